@@ -275,7 +275,7 @@ struct dmu_reply {
 
 /* The layout is fixed; both the module and libdmu compile these checks. */
 #if defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L
-_Static_assert(sizeof(struct dmu_attach) == 200, "struct dmu_attach");
+_Static_assert(sizeof(struct dmu_attach) == 192, "struct dmu_attach");
 _Static_assert(sizeof(struct dmu_event) == 64, "struct dmu_event");
 _Static_assert(sizeof(struct dmu_reply) == 96, "struct dmu_reply");
 _Static_assert(__builtin_offsetof(struct dmu_attach, key) == 16, "key");
