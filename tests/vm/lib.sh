@@ -2,6 +2,9 @@
 # shellcheck shell=bash
 # What the scripts of this folder share. Sourced, never run.
 
+# A failure within $(...) counts, too.
+shopt -s inherit_errexit
+
 # Where the scripts are, and the tree that they belong to.
 VM_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 VM_TOP=$(cd "$VM_DIR/../.." && pwd -P)
@@ -37,12 +40,13 @@ check_kernel_name()
 	esac
 }
 
-# locked FILE COMMAND [ARG...]: run COMMAND while nobody else holds FILE.
+# locked FILE COMMAND [ARG...]: run COMMAND while nobody else holds FILE. Call it in
+# a subshell where its failure is not to end the script.
 # The descriptor is closed for the command's children, so that a daemon that one
 # of them leaves behind cannot keep the lock.
 locked()
 {
-	local file=$1 fd status=0
+	local file=$1 fd
 	shift
 	mkdir -p "$(dirname "$file")"
 	exec {fd}>>"$file"
@@ -50,7 +54,7 @@ locked()
 		note "waiting for another run that holds $file"
 		flock "$fd"
 	fi
-	"$@" {fd}>&- || status=$?
+	# No "||" here: it would switch off errexit within the command.
+	"$@" {fd}>&-
 	exec {fd}>&-
-	return "$status"
 }
