@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/* The target's status line, to its parts. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "dmu.h"
+
+#define FIELD(name) { #name, offsetof(struct dmu_status, name) }
+
+static const struct {
+	const char *name;
+	size_t offset;
+} fields[] = {
+	FIELD(hits_read),	FIELD(hits_write),	FIELD(faults),
+	FIELD(copies),		FIELD(copy_errors),	FIELD(overwrites),
+	FIELD(commits),		FIELD(discards),	FIELD(extents),
+	FIELD(map_bytes),	FIELD(map_budget),	FIELD(evictions),
+	FIELD(waiting),		FIELD(uncommitted),	FIELD(metadata_dirty),
+	FIELD(failed),		FIELD(events),		FIELD(flushes),
+};
+
+/* The next word of *@line into @word, which holds @size; false at the end. */
+static bool next_word(const char **line, char *word, size_t size)
+{
+	const char *start = *line + strspn(*line, " ");
+	size_t len = strcspn(start, " ");
+
+	if (!len || len >= size)
+		return false;
+	memcpy(word, start, len);
+	word[len] = '\0';
+	*line = start + len;
+	return true;
+}
+
+static int parse_number(const char *word, uint64_t *value)
+{
+	char *end;
+
+	if (*word < '0' || *word > '9')
+		return -EINVAL;
+	errno = 0;
+	*value = strtoull(word, &end, 10);
+	return errno || *end ? -EINVAL : 0;
+}
+
+static int next_number(const char **line, uint64_t *value)
+{
+	char word[32];
+
+	if (!next_word(line, word, sizeof(word)))
+		return -EINVAL;
+	return parse_number(word, value);
+}
+
+/* "queue", "fail" or "timeout:<seconds>": always one word. */
+static int next_policy(const char **line, struct dmu_status *status)
+{
+	static const char timeout[] = "timeout:";
+	uint64_t seconds;
+	char word[32];
+
+	if (!next_word(line, word, sizeof(word)))
+		return -EINVAL;
+	if (!strcmp(word, "queue")) {
+		status->policy = DMU_POLICY_QUEUE;
+		return 0;
+	}
+	if (!strcmp(word, "fail")) {
+		status->policy = DMU_POLICY_FAIL;
+		return 0;
+	}
+	if (strncmp(word, timeout, strlen(timeout)) ||
+	    parse_number(word + strlen(timeout), &seconds) ||
+	    seconds > UINT32_MAX)
+		return -EINVAL;
+	status->policy = DMU_POLICY_TIMEOUT;
+	status->timeout_s = (uint32_t)seconds;
+	return 0;
+}
+
+/* Names that a newer kernel added are passed over. */
+static void set_field(struct dmu_status *status, const char *name,
+		      uint64_t value)
+{
+	size_t i;
+
+	for (i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
+		if (!strcmp(fields[i].name, name))
+			memcpy((char *)status + fields[i].offset, &value,
+			       sizeof(value));
+}
+
+int dmu_status_parse(const char *line, struct dmu_status *status)
+{
+	uint64_t attached, block_sectors, pairs, value;
+	char name[64];
+
+	memset(status, 0, sizeof(*status));
+	if (next_number(&line, &attached) || attached > 1 ||
+	    next_policy(&line, status) ||
+	    next_number(&line, &block_sectors) ||
+	    block_sectors > DMU_MAX_BLOCK_SECTORS ||
+	    next_number(&line, &pairs))
+		return -EINVAL;
+	status->attached = attached;
+	status->block_sectors = (uint32_t)block_sectors;
+	for (; pairs; pairs--) {
+		if (!next_word(&line, name, sizeof(name)) ||
+		    next_number(&line, &value))
+			return -EINVAL;
+		set_field(status, name, value);
+	}
+	return line[strspn(line, " \n")] ? -EINVAL : 0;
+}

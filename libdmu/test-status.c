@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/* Status lines: fields are found by name, and what is damaged is refused. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "dmu.h"
+
+static void fields(void **state)
+{
+	struct dmu_status st;
+
+	(void)state;
+	assert_int_equal(dmu_status_parse("1 queue 128 3 faults 7 hits_read 9 map_bytes 18446744073709551615",
+					  &st), 0);
+	assert_true(st.attached);
+	assert_int_equal(st.policy, DMU_POLICY_QUEUE);
+	assert_int_equal(st.block_sectors, 128);
+	assert_int_equal(st.faults, 7);
+	assert_int_equal(st.hits_read, 9);
+	assert_true(st.map_bytes == UINT64_MAX);
+	assert_int_equal(st.hits_write, 0);
+}
+
+static void policies(void **state)
+{
+	struct dmu_status st;
+
+	(void)state;
+	assert_int_equal(dmu_status_parse("0 fail 1 0", &st), 0);
+	assert_int_equal(st.policy, DMU_POLICY_FAIL);
+	assert_false(st.attached);
+	assert_int_equal(dmu_status_parse("0 timeout:30 8 1 failed 1", &st), 0);
+	assert_int_equal(st.policy, DMU_POLICY_TIMEOUT);
+	assert_int_equal(st.timeout_s, 30);
+	assert_int_equal(st.failed, 1);
+}
+
+static void newer_kernel(void **state)
+{
+	struct dmu_status st;
+
+	(void)state;
+	assert_int_equal(dmu_status_parse("1 queue 128 2 something_new 5 faults 1",
+					  &st), 0);
+	assert_int_equal(st.faults, 1);
+}
+
+static void damaged(void **state)
+{
+	static const char *const lines[] = {
+		"", "1", "2 queue 128 0", "1 other 128 0", "1 queue",
+		"1 queue x 0", "1 queue 128", "1 queue 128 1", "1 queue 128 1 a",
+		"1 queue 128 1 a b", "1 queue 128 1 a 1 b", "1 queue 128 1 a -1",
+		"1 timeout: 8 0", "1 timeout:x 8 0", "1 queue 99999999 0",
+		"1 queue 128 1 a 99999999999999999999",
+	};
+	struct dmu_status st;
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < sizeof(lines) / sizeof(lines[0]); i++)
+		if (dmu_status_parse(lines[i], &st) != -EINVAL)
+			fail_msg("accepted: %s", lines[i]);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(fields),
+		cmocka_unit_test(policies),
+		cmocka_unit_test(newer_kernel),
+		cmocka_unit_test(damaged),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
