@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034 # others use the names
 # What the scripts of this folder share. Sourced, never run.
 
 # A failure within $(...) counts, too.
