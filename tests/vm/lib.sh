@@ -50,7 +50,8 @@ locked()
 	shift
 	mkdir -p "$(dirname "$file")"
 	exec {fd}>>"$file"
-	if ! flock -n "$fd"; then
+	# Not worth a word when it is short.
+	if ! flock -w 3 "$fd"; then
 		note "waiting for another run that holds $file"
 		flock "$fd"
 	fi
