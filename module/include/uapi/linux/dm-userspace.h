@@ -244,6 +244,7 @@ enum dmu_kind {
  *	ERANGE	  the extent leaves the target, its place leaves the device,
  *		  or the place is too far from the block (2^52 sectors)
  *	ENXIO	  no such device index
+ *	EPERM	  the mapping does not suffice for the question (a write)
  *	EROFS	  writable, and the device was opened read-only
  *	ENOENT	  no such question is owed
  *	EEXIST	  a mapping that can be written through is there: INVALIDATE it

@@ -1,0 +1,433 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Flushes and commits: rounds of freeze, device flush, report, FLUSHED.
+ * docs/kernel.md tells the steps; I7 and I10 are kept by the order here.
+ *
+ * A round has one owner at a time: FLUSHING the worker, REPORTING and
+ * DELIVERING the channel's reader, WAITING nobody, CLEANING the writer that
+ * brought FLUSHED.
+ */
+#include "dmu.h"
+#include "trace.h"
+
+void dmu_round_kick(struct dmu_disk *d)
+{
+	queue_work(d->wq, &d->round_work);
+}
+
+/*
+ * A flush, or a written FUA bio, waits for the next round.  False: it cannot
+ * wait for the daemon now, device-mapper must take it back.
+ */
+bool dmu_flush_wait(struct dmu_disk *d, struct bio *bio)
+{
+	unsigned long flags;
+	bool wait;
+
+	spin_lock_irqsave(&d->lock, flags);
+	wait = d->mode != DMU_MODE_REQUEUE || !dmu_must_commit(d);
+	if (wait)
+		bio_list_add(&d->flushes, bio);
+	spin_unlock_irqrestore(&d->lock, flags);
+	if (wait)
+		dmu_round_kick(d);
+	return wait;
+}
+
+/*
+ * With nothing to commit and at most one device written to, a flush needs no
+ * round: it is complete, or is that device's flush.
+ */
+bool dmu_flush_through(struct dmu_target *t, struct bio *bio, int *result)
+{
+	struct dmu_disk *d = t->disk;
+	unsigned int dev;
+
+	if (dmu_must_commit(d))
+		return false;
+	dev = find_first_bit(d->written, t->nr_devs);
+	if (find_next_bit(d->written, t->nr_devs, dev + 1) < t->nr_devs)
+		return false;
+	dmu_count(d, DMU_FLUSHES);
+	if (dev >= t->nr_devs) {
+		bio_endio(bio);
+		*result = DM_MAPIO_SUBMITTED;
+	} else {
+		bio_set_dev(bio, t->devs[dev].dev->bdev);
+		*result = DM_MAPIO_REMAPPED;
+	}
+	return true;
+}
+
+/* What was written to a destination is durable after this. */
+static int dmu_flush_devices(struct dmu_disk *d)
+{
+	struct dmu_target *t;
+	unsigned int i;
+	int r = 0, err;
+
+	down_read(&d->table_lock);
+	t = d->target;
+	if (!t) {
+		up_read(&d->table_lock);
+		return -ENODEV;
+	}
+	for_each_set_bit(i, d->written, t->nr_devs) {
+		err = blkdev_issue_flush(t->devs[i].dev->bdev);
+		if (err == -EOPNOTSUPP)
+			err = 0;
+		if (err)
+			DMERR_LIMIT("%s: flush of device %s failed: %d",
+				    d->key, t->devs[i].dev->name, err);
+		r = r ?: err;
+	}
+	up_read(&d->table_lock);
+	return r;
+}
+
+/* Nothing is told before the replay, which waits for its grace period. */
+static bool dmu_round_can_report(struct dmu_disk *d)
+{
+	return d->channel && (!d->replaying || d->replay_wanted ||
+			      d->round.replay);
+}
+
+/* Is there something that a round can get on with now? */
+static bool dmu_round_due(struct dmu_disk *d)
+{
+	bool flush = !bio_list_empty(&d->flushes) || d->commit_wanted;
+
+	lockdep_assert_held(&d->lock);
+	if (d->round.phase != DMU_ROUND_IDLE)
+		return false;
+	if (dmu_round_can_report(d) &&
+	    (d->replay_wanted || !list_empty(&d->invals)))
+		return true;
+	return flush && (!dmu_must_commit(d) || dmu_must_fail(d) ||
+			 dmu_round_can_report(d));
+}
+
+/* The round takes all that waits. */
+static bool dmu_round_begin(struct dmu_disk *d)
+{
+	struct dmu_round *r = &d->round;
+
+	spin_lock_irq(&d->lock);
+	if (!dmu_round_due(d)) {
+		spin_unlock_irq(&d->lock);
+		return false;
+	}
+	r->phase = DMU_ROUND_FLUSHING;
+	bio_list_merge(&r->flushes, &d->flushes);
+	bio_list_init(&d->flushes);
+	r->flush = d->commit_wanted || !bio_list_empty(&r->flushes);
+	d->commit_wanted = false;
+	r->replay = d->replay_wanted;
+	d->replay_wanted = false;
+	list_splice_tail_init(&d->invals, &r->invals);
+	r->metadata_seq = d->metadata_seq;
+	spin_unlock_irq(&d->lock);
+	return true;
+}
+
+/* What the round was to do waits for the next one. */
+static void dmu_round_abort(struct dmu_disk *d)
+{
+	struct dmu_round *r = &d->round;
+
+	bio_list_merge_head(&d->flushes, &r->flushes);
+	bio_list_init(&r->flushes);
+	list_splice_init(&r->invals, &d->invals);
+	r->flush = false;
+	r->phase = DMU_ROUND_IDLE;
+}
+
+/*
+ * What comes after freeze and device flush.  Flushes that are over go to
+ * @bios, to be completed with *@status.
+ */
+static void dmu_round_next(struct dmu_disk *d, blk_status_t *status,
+			   struct bio_list *bios)
+{
+	struct dmu_round *r = &d->round;
+	bool commit = r->flush && !*status && dmu_must_commit(d);
+
+	if (commit && (dmu_must_fail(d) || d->mode == DMU_MODE_REQUEUE)) {
+		*status = d->mode == DMU_MODE_REQUEUE ? BLK_STS_DM_REQUEUE :
+							BLK_STS_IOERR;
+		commit = false;
+	}
+	if (!commit) {
+		bio_list_merge(bios, &r->flushes);
+		bio_list_init(&r->flushes);
+		r->flush = false;
+	}
+	if (!dmu_round_can_report(d)) {
+		dmu_round_abort(d);
+		return;
+	}
+	if (!commit && !r->replay && list_empty(&r->invals)) {
+		r->phase = DMU_ROUND_IDLE;
+		return;
+	}
+	r->cow = NULL;
+	r->block = 0;
+	r->phase = DMU_ROUND_REPORTING;
+	dmu_wake(d);
+}
+
+void dmu_round_work(struct work_struct *work)
+{
+	struct dmu_disk *d = container_of(work, struct dmu_disk, round_work);
+
+	while (dmu_round_begin(d)) {
+		struct bio_list bios = BIO_EMPTY_LIST;
+		blk_status_t status = BLK_STS_OK;
+
+		dmu_cow_freeze(d);
+		if (d->round.flush)
+			status = errno_to_blk_status(dmu_flush_devices(d));
+		spin_lock_irq(&d->lock);
+		dmu_round_next(d, &status, &bios);
+		spin_unlock_irq(&d->lock);
+		dmu_complete_list(&bios, status);
+	}
+}
+
+static void dmu_free_invals(struct list_head *invals)
+{
+	struct dmu_inval *inval, *next;
+
+	list_for_each_entry_safe(inval, next, invals, list)
+		kfree(inval);
+	INIT_LIST_HEAD(invals);
+}
+
+/*
+ * The channel is gone.  Whatever was for it alone is forgotten; while the
+ * worker owns the round it finds out by itself.
+ */
+void dmu_round_detach(struct dmu_disk *d)
+{
+	struct dmu_round *r = &d->round;
+
+	lockdep_assert_held(&d->lock);
+	r->replay = false;
+	d->replay_wanted = false;
+	if (r->phase == DMU_ROUND_REPORTING || r->phase == DMU_ROUND_WAITING)
+		dmu_round_abort(d);
+	dmu_free_invals(&r->invals);
+	dmu_free_invals(&d->invals);
+}
+
+static void dmu_event_init(struct dmu_event *ev, u32 type, u64 id)
+{
+	memset(ev, 0, sizeof(*ev));
+	ev->type = type;
+	ev->id = id;
+}
+
+/* The next COMMITTING run behind the cursor, or false. */
+static bool dmu_round_run(struct dmu_disk *d, struct dmu_cow **cow, u64 *block,
+			  u64 *count)
+{
+	struct dmu_round *r = &d->round;
+
+	if (!r->cow) {
+		if (list_empty(&d->dirty))
+			return false;
+		r->cow = list_first_entry(&d->dirty, struct dmu_cow, dirty);
+		r->block = r->cow->first;
+	}
+	for (;;) {
+		*block = dmu_cow_next_committing(r->cow, r->block, count);
+		*cow = r->cow;
+		if (*count) {
+			r->block = *block + *count;
+			return true;
+		}
+		r->block = *block;
+		if (list_is_last(&r->cow->dirty, &d->dirty))
+			return false;
+		r->cow = list_next_entry(r->cow, dirty);
+		r->block = r->cow->first;
+	}
+}
+
+/* Does the run continue the extent that @ev reports? */
+static bool dmu_continues(struct dmu_disk *d, const struct dmu_event *ev,
+			  const struct dmu_cow *cow, u64 block)
+{
+	return ev && ev->dev == cow->dev && ev->block + ev->count == block &&
+	       ev->sector + dmu_block_to_sector(d, ev->count) ==
+	       dmu_block_to_sector(d, block) + cow->distance;
+}
+
+static unsigned int dmu_report_copied(struct dmu_disk *d, struct dmu_event *ev,
+				      unsigned int max)
+{
+	struct dmu_event *last = NULL;
+	struct dmu_round was;
+	struct dmu_cow *cow;
+	unsigned int n = 0;
+	u64 block, count;
+
+	for (;;) {
+		was = d->round;
+		if (!dmu_round_run(d, &cow, &block, &count))
+			break;
+		if (dmu_continues(d, last, cow, block)) {
+			last->count += count;
+			continue;
+		}
+		if (n == max) {		/* for the next read */
+			d->round.cow = was.cow;
+			d->round.block = was.block;
+			break;
+		}
+		last = &ev[n++];
+		dmu_event_init(last, DMU_EV_COPIED, 0);
+		last->block = block;
+		last->count = count;
+		last->dev = cow->dev;
+		last->sector = dmu_block_to_sector(d, block) + cow->distance;
+	}
+	return n;
+}
+
+static unsigned int dmu_report_invals(struct dmu_disk *d, struct dmu_event *ev,
+				      unsigned int max, struct list_head *done)
+{
+	struct dmu_inval *inval, *next;
+	unsigned int n = 0;
+
+	list_for_each_entry_safe(inval, next, &d->round.invals, list) {
+		if (n == max)
+			break;
+		dmu_event_init(&ev[n], DMU_EV_INVALIDATED, inval->id);
+		ev[n].block = inval->block;
+		ev[n++].count = inval->count;
+		list_move_tail(&inval->list, done);
+	}
+	return n;
+}
+
+/* User space has the events of the last report, or, @ok false, has not. */
+void dmu_round_delivered(struct dmu_disk *d, const struct dmu_round *was,
+			 struct list_head *done, bool ok)
+{
+	struct dmu_round *r = &d->round;
+
+	lockdep_assert_held(&d->lock);
+	if (!ok) {
+		if (was->phase == DMU_ROUND_REPORTING) {
+			d->replaying = d->replaying || was->replay;
+			r->phase = was->phase;
+			r->replay = was->replay;
+			r->cow = was->cow;
+			r->block = was->block;
+		}
+		list_splice_init(done, &r->invals);
+		return;
+	}
+	dmu_free_invals(done);
+	if (r->phase != DMU_ROUND_DELIVERING)
+		return;
+	r->phase = r->flush ? DMU_ROUND_WAITING : DMU_ROUND_IDLE;
+	if (!r->flush)
+		dmu_round_kick(d);
+}
+
+/*
+ * Events of the round under way, up to @max.  After the last one the phase is
+ * DELIVERING, which the reader ends when user space has them.  Invalidations
+ * that were told go to @done.
+ */
+unsigned int dmu_round_report(struct dmu_disk *d, struct dmu_event *ev,
+			      unsigned int max, struct list_head *done)
+{
+	struct dmu_round *r = &d->round;
+	unsigned int n;
+
+	lockdep_assert_held(&d->lock);
+	if (r->phase != DMU_ROUND_REPORTING)
+		return 0;
+	n = dmu_report_copied(d, ev, max);
+	n += dmu_report_invals(d, ev + n, max - n, done);
+	if (r->replay && n < max) {
+		dmu_event_init(&ev[n++], DMU_EV_REPLAY_END, 0);
+		r->replay = false;
+		d->replaying = false;
+	}
+	if (n == max)
+		return n;
+	if (r->flush) {
+		r->id = ++d->next_id;
+		dmu_event_init(&ev[n++], DMU_EV_FLUSH, r->id);
+	}
+	r->phase = DMU_ROUND_DELIVERING;
+	return n;
+}
+
+/* Committed extents leave the dirty list; the clean ones become LINEAR. */
+static void dmu_settle_committed(struct dmu_disk *d)
+{
+	struct dmu_cow *cow, *next;
+	LIST_HEAD(committed);
+
+	spin_lock_irq(&d->lock);
+	list_for_each_entry_safe(cow, next, &d->dirty, dirty)
+		if (!cow->nr_uncommitted)
+			list_move_tail(&cow->dirty, &committed);
+	spin_unlock_irq(&d->lock);
+
+	while (!list_empty(&committed)) {
+		cow = list_first_entry(&committed, struct dmu_cow, dirty);
+		dmu_map_settle(d, cow);
+		spin_lock_irq(&d->lock);
+		list_del_init(&cow->dirty);
+		if (cow->nr_uncommitted)	/* dirty again meanwhile */
+			list_add_tail(&cow->dirty, &d->dirty);
+		else
+			dmu_cow_put(cow);
+		spin_unlock_irq(&d->lock);
+	}
+}
+
+/* FLUSHED @id with 0 or a negative errno.  -ENOENT: not owed. */
+int dmu_round_flushed(struct dmu_disk *d, u64 id, int error)
+{
+	struct dmu_round *r = &d->round;
+	struct bio_list bios = BIO_EMPTY_LIST;
+
+	spin_lock_irq(&d->lock);
+	if (r->phase != DMU_ROUND_WAITING || r->id != id) {
+		spin_unlock_irq(&d->lock);
+		return -ENOENT;
+	}
+	r->phase = DMU_ROUND_CLEANING;
+	spin_unlock_irq(&d->lock);
+
+	trace_dmu_commit(d->key, id, error);
+	if (!error) {
+		mutex_lock(&d->map_mutex);
+		dmu_cow_clean(d);
+		dmu_settle_committed(d);
+		mutex_unlock(&d->map_mutex);
+		dmu_count(d, DMU_COMMITS);
+	} else {
+		DMERR_LIMIT("%s: the daemon could not commit: %d", d->key, error);
+	}
+
+	spin_lock_irq(&d->lock);
+	if (!error)
+		d->metadata_done = r->metadata_seq;
+	bio_list_merge(&bios, &r->flushes);
+	bio_list_init(&r->flushes);
+	r->flush = false;
+	r->phase = DMU_ROUND_IDLE;
+	spin_unlock_irq(&d->lock);
+	dmu_complete_list(&bios, errno_to_blk_status(error));
+	dmu_round_kick(d);
+	return 0;
+}

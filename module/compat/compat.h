@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What differs between the kernels that this builds on, each behind the name
+ * of an ability that Kbuild probed for.
+ */
+#ifndef DMU_COMPAT_H
+#define DMU_COMPAT_H
+
+#include <linux/blkdev.h>
+#include <linux/shrinker.h>
+#include <linux/slab.h>
+#include <linux/srcu.h>
+
+/*
+ * An SRCU section entered where a bio is sent on and left where it completes,
+ * maybe in an interrupt: lockdep must not track it per task.
+ */
+#ifndef DMU_HAS_SRCU_DOWN_READ
+static inline int srcu_down_read(struct srcu_struct *ssp) __acquires(ssp)
+{
+	return __srcu_read_lock(ssp);
+}
+
+static inline void srcu_up_read(struct srcu_struct *ssp, int idx)
+	__releases(ssp)
+{
+	__srcu_read_unlock(ssp, idx);
+}
+#endif
+
+/* How a device is opened. */
+#ifndef DMU_HAS_BLK_MODE
+typedef fmode_t blk_mode_t;
+#define DMU_OPEN_WRITE FMODE_WRITE
+#else
+#define DMU_OPEN_WRITE BLK_OPEN_WRITE
+#endif
+
+static inline void dmu_compat_discard_limit(struct queue_limits *limits,
+					    unsigned int sectors)
+{
+	limits->max_hw_discard_sectors = sectors;
+#ifndef DMU_HAS_USER_DISCARD_LIMIT
+	limits->max_discard_sectors = sectors;
+#endif
+}
+
+typedef unsigned long (*dmu_shrink_fn)(struct shrinker *,
+				       struct shrink_control *);
+
+#ifdef DMU_HAS_SHRINKER_ALLOC
+static inline struct shrinker *dmu_compat_shrinker(dmu_shrink_fn count,
+						   dmu_shrink_fn scan)
+{
+	struct shrinker *s = shrinker_alloc(0, "dm-userspace");
+
+	if (!s)
+		return NULL;
+	s->count_objects = count;
+	s->scan_objects = scan;
+	shrinker_register(s);
+	return s;
+}
+
+static inline void dmu_compat_shrinker_free(struct shrinker *s)
+{
+	shrinker_free(s);
+}
+#else
+static inline struct shrinker *dmu_compat_shrinker(dmu_shrink_fn count,
+						   dmu_shrink_fn scan)
+{
+	struct shrinker *s = kzalloc(sizeof(*s), GFP_KERNEL);
+
+	if (!s)
+		return NULL;
+	s->count_objects = count;
+	s->scan_objects = scan;
+	s->seeks = DEFAULT_SEEKS;
+	if (register_shrinker(s, "dm-userspace")) {
+		kfree(s);
+		return NULL;
+	}
+	return s;
+}
+
+static inline void dmu_compat_shrinker_free(struct shrinker *s)
+{
+	unregister_shrinker(s);
+	kfree(s);
+}
+#endif
+
+#endif

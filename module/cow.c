@@ -1,0 +1,319 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A delegated copy-on-write extent and the two bits of each of its blocks.
+ *
+ * (hi, lo): 00 OLD, 01 DIRTY, 10 COMMITTING, 11 CLEAN; docs/kernel.md has the
+ * diagram.  Transitions happen under disk->lock.  Readers hold SRCU only: they
+ * take lo before hi, and every transition sets before it clears, so none of
+ * them can mistake a block that left OLD for an old one.
+ */
+#include "dmu.h"
+
+#include <linux/mm.h>
+
+#define DMU_WORD_BLOCKS BITS_PER_LONG
+
+static u64 dmu_cow_nr_words(u64 count)
+{
+	return DIV_ROUND_UP_ULL(count, DMU_WORD_BLOCKS);
+}
+
+static u64 dmu_cow_nr_chunks(u64 count)
+{
+	return DIV_ROUND_UP_ULL(count, DMU_CHUNK_BLOCKS);
+}
+
+/* Bytes that an extent of @count blocks is reckoned at. */
+u64 dmu_cow_cost(u64 count)
+{
+	u64 bytes = sizeof(struct dmu_cow) + DMU_ENTRY_COST;
+
+	if (count > DMU_WORD_BLOCKS)
+		bytes += dmu_cow_nr_words(count) * sizeof(struct dmu_word) +
+			 BITS_TO_LONGS(dmu_cow_nr_chunks(count)) *
+			 sizeof(unsigned long);
+	return bytes;
+}
+
+/* All blocks OLD, one reference, in no map.  NULL: no memory. */
+struct dmu_cow *dmu_cow_alloc(struct dmu_disk *d, u64 first, u64 count)
+{
+	struct dmu_cow *cow = kzalloc(sizeof(*cow), GFP_NOIO | __GFP_NOWARN);
+
+	if (!cow)
+		return NULL;
+	cow->disk = d;
+	cow->first = first;
+	cow->count = count;
+	cow->refs = 1;
+	cow->mapped = count;
+	INIT_LIST_HEAD(&cow->list);
+	INIT_LIST_HEAD(&cow->dirty);
+	if (count <= DMU_WORD_BLOCKS) {
+		cow->words = &cow->one_word;
+		cow->chunks = &cow->one_chunk;
+	} else {
+		cow->words = kvcalloc(dmu_cow_nr_words(count),
+				      sizeof(*cow->words),
+				      GFP_NOIO | __GFP_NOWARN);
+		cow->chunks = kvcalloc(BITS_TO_LONGS(dmu_cow_nr_chunks(count)),
+				       sizeof(*cow->chunks),
+				       GFP_NOIO | __GFP_NOWARN);
+	}
+	cow->bytes = dmu_cow_cost(count);
+	atomic64_add(cow->bytes, &d->cow_bytes);
+	if (!cow->words || !cow->chunks) {
+		dmu_cow_free(cow);
+		return NULL;
+	}
+	return cow;
+}
+
+void dmu_cow_free(struct dmu_cow *cow)
+{
+	atomic64_sub(cow->bytes, &cow->disk->cow_bytes);
+	if (cow->words != &cow->one_word)
+		kvfree(cow->words);
+	if (cow->chunks != &cow->one_chunk)
+		kvfree(cow->chunks);
+	kfree(cow);
+}
+
+static void dmu_cow_free_rcu(struct rcu_head *rcu)
+{
+	dmu_cow_free(container_of(rcu, struct dmu_cow, rcu));
+}
+
+void dmu_cow_get(struct dmu_cow *cow)
+{
+	lockdep_assert_held(&cow->disk->lock);
+	cow->refs++;
+}
+
+/* The last one frees it after every reader that may still see it. */
+void dmu_cow_put(struct dmu_cow *cow)
+{
+	lockdep_assert_held(&cow->disk->lock);
+	if (!--cow->refs)
+		call_srcu(&cow->disk->srcu, &cow->rcu, dmu_cow_free_rcu);
+}
+
+/* The bitmap of CLEAN blocks was read into the lo bits: complete the state. */
+void dmu_cow_load(struct dmu_cow *cow)
+{
+	u64 i, n = dmu_cow_nr_words(cow->count);
+
+	for (i = 0; i < n; i++) {
+		cow->words[i].hi = cow->words[i].lo;
+		cow->nr_clean += hweight_long(cow->words[i].lo);
+	}
+}
+
+/* Bits of blocks that live at the destination. */
+static unsigned long dmu_word_own(const struct dmu_word *w)
+{
+	unsigned long lo = READ_ONCE(w->lo);
+
+	smp_rmb();	/* pairs with the smp_wmb() of dmu_word_freeze() */
+	return lo | READ_ONCE(w->hi);
+}
+
+bool dmu_cow_is_own(struct dmu_cow *cow, u64 block)
+{
+	u64 i = block - cow->first;
+
+	return dmu_word_own(&cow->words[i / DMU_WORD_BLOCKS]) &
+	       (1UL << (i % DMU_WORD_BLOCKS));
+}
+
+/*
+ * How many blocks from @block on, at most @max, live on the same side;
+ * *@own tells which.
+ */
+u64 dmu_cow_run(struct dmu_cow *cow, u64 block, u64 max, bool *own)
+{
+	u64 at = block - cow->first;
+	u64 end = min(at + max, cow->count);
+	u64 i = at;
+
+	*own = dmu_cow_is_own(cow, block);
+	while (i < end) {
+		unsigned long w = dmu_word_own(&cow->words[i / DMU_WORD_BLOCKS]);
+		unsigned int bit = i % DMU_WORD_BLOCKS;
+
+		w = (*own ? ~w : w) >> bit;
+		if (w)
+			return min(i + __ffs(w), end) - at;
+		i += DMU_WORD_BLOCKS - bit;
+	}
+	return end - at;
+}
+
+/* OLD to DIRTY: the blocks now stand whole at the destination. */
+void dmu_cow_mark_dirty(struct dmu_cow *cow, u64 block, u64 count)
+{
+	struct dmu_disk *d = cow->disk;
+	u64 i, first = block - cow->first;
+
+	lockdep_assert_held(&d->lock);
+	for (i = first; i < first + count; i++) {
+		struct dmu_word *w = &cow->words[i / DMU_WORD_BLOCKS];
+		unsigned long bit = 1UL << (i % DMU_WORD_BLOCKS);
+
+		if (WARN_ON_ONCE((w->lo | w->hi) & bit))
+			continue;
+		WRITE_ONCE(w->lo, w->lo | bit);
+		__set_bit(i / DMU_CHUNK_BLOCKS, cow->chunks);
+		cow->nr_uncommitted++;
+		atomic64_inc(&d->nr_uncommitted);
+	}
+	if (cow->nr_uncommitted && list_empty(&cow->dirty)) {
+		dmu_cow_get(cow);
+		list_add_tail(&cow->dirty, &d->dirty);
+	}
+}
+
+/* DIRTY to COMMITTING. */
+static unsigned long dmu_word_freeze(struct dmu_word *w)
+{
+	unsigned long dirty = w->lo & ~w->hi;
+
+	if (dirty) {
+		WRITE_ONCE(w->hi, w->hi | dirty);
+		smp_wmb();	/* set before clear: never seen as OLD */
+		WRITE_ONCE(w->lo, w->lo & ~dirty);
+	}
+	return 0;
+}
+
+/* COMMITTING to CLEAN; returns which. */
+static unsigned long dmu_word_clean(struct dmu_word *w)
+{
+	unsigned long committing = w->hi & ~w->lo;
+
+	if (committing)
+		WRITE_ONCE(w->lo, w->lo | committing);
+	return committing;
+}
+
+/* Run @fn over the words of a chunk; returns how many blocks it changed. */
+static u64 dmu_chunk_apply(struct dmu_cow *cow, u64 chunk,
+			   unsigned long (*fn)(struct dmu_word *))
+{
+	u64 i = chunk * DMU_CHUNK_WORDS;
+	u64 end = min(i + DMU_CHUNK_WORDS, dmu_cow_nr_words(cow->count));
+	u64 changed = 0;
+
+	for (; i < end; i++)
+		changed += hweight_long(fn(&cow->words[i]));
+	return changed;
+}
+
+static bool dmu_chunk_is_clean(struct dmu_cow *cow, u64 chunk)
+{
+	u64 i = chunk * DMU_CHUNK_WORDS;
+	u64 end = min(i + DMU_CHUNK_WORDS, dmu_cow_nr_words(cow->count));
+
+	for (; i < end; i++)
+		if (cow->words[i].lo != cow->words[i].hi)
+			return false;
+	return true;
+}
+
+static void dmu_chunk_freeze(struct dmu_cow *cow, u64 chunk)
+{
+	dmu_chunk_apply(cow, chunk, dmu_word_freeze);
+}
+
+static void dmu_chunk_clean(struct dmu_cow *cow, u64 chunk)
+{
+	u64 n = dmu_chunk_apply(cow, chunk, dmu_word_clean);
+
+	cow->nr_clean += n;
+	cow->nr_uncommitted -= n;
+	atomic64_sub(n, &cow->disk->nr_uncommitted);
+	if (dmu_chunk_is_clean(cow, chunk))
+		__clear_bit(chunk, cow->chunks);
+}
+
+/*
+ * Call @fn for each chunk with dirt of each uncommitted extent, the lock taken
+ * for a chunk at a time.  Only the owner of the round takes extents off the
+ * dirty list, so that it can be walked across the breaks.
+ */
+static void dmu_for_each_chunk(struct dmu_disk *d,
+			       void (*fn)(struct dmu_cow *, u64))
+{
+	struct dmu_cow *cow;
+
+	spin_lock_irq(&d->lock);
+	list_for_each_entry(cow, &d->dirty, dirty) {
+		u64 nr = dmu_cow_nr_chunks(cow->count);
+		u64 c = 0;
+
+		for (;;) {
+			c = find_next_bit(cow->chunks, nr, c);
+			if (c >= nr)
+				break;
+			fn(cow, c++);
+			spin_unlock_irq(&d->lock);
+			cond_resched();
+			spin_lock_irq(&d->lock);
+		}
+	}
+	spin_unlock_irq(&d->lock);
+}
+
+/* Every block DIRTY at the time of the call becomes COMMITTING. */
+void dmu_cow_freeze(struct dmu_disk *d)
+{
+	dmu_for_each_chunk(d, dmu_chunk_freeze);
+}
+
+/* Every COMMITTING block becomes CLEAN. */
+void dmu_cow_clean(struct dmu_disk *d)
+{
+	dmu_for_each_chunk(d, dmu_chunk_clean);
+}
+
+/*
+ * The first run of COMMITTING blocks at or after @block: returns its first
+ * block and *@count, or the end of the extent and 0.
+ */
+u64 dmu_cow_next_committing(struct dmu_cow *cow, u64 block, u64 *count)
+{
+	u64 i = block - cow->first;
+	u64 nr = dmu_cow_nr_chunks(cow->count);
+	u64 start = cow->count;
+
+	lockdep_assert_held(&cow->disk->lock);
+	*count = 0;
+	while (i < cow->count) {
+		struct dmu_word *w = &cow->words[i / DMU_WORD_BLOCKS];
+		unsigned int bit = i % DMU_WORD_BLOCKS;
+		unsigned long c = (w->hi & ~w->lo) >> bit;
+
+		if (*count) {
+			unsigned int n = c == ~0UL >> bit ?
+					 DMU_WORD_BLOCKS - bit : ffz(c);
+
+			*count += n;
+			if (n < DMU_WORD_BLOCKS - bit)
+				break;
+			i += n;
+		} else if (c) {
+			i += __ffs(c);
+			start = i;
+			*count = 1;
+			i++;
+		} else {
+			i += DMU_WORD_BLOCKS - bit;
+			if (i % DMU_CHUNK_BLOCKS == 0)
+				i = (u64)find_next_bit(cow->chunks, nr,
+						       i / DMU_CHUNK_BLOCKS) *
+				    DMU_CHUNK_BLOCKS;
+		}
+	}
+	*count = min(*count, cow->count - start);
+	return cow->first + start;
+}

@@ -1,0 +1,400 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * dm-userspace: what the files of the module share.  States, invariants
+ * (I1...) and lock order are in docs/kernel.md.
+ */
+#ifndef DMU_H
+#define DMU_H
+
+#include <linux/bio.h>
+#include <linux/device-mapper.h>
+#include <linux/dm-kcopyd.h>
+#include <linux/kref.h>
+#include <linux/maple_tree.h>
+#include <linux/mutex.h>
+#include <linux/percpu.h>
+#include <linux/rbtree.h>
+#include <linux/rwsem.h>
+#include <linux/spinlock.h>
+#include <linux/srcu.h>
+#include <linux/wait.h>
+#include <linux/workqueue.h>
+#include <linux/dm-userspace.h>
+
+#include "compat/compat.h"
+
+#define DM_MSG_PREFIX "userspace"
+
+/* What an entry of the map is reckoned at; see docs/kernel.md, I12. */
+#define DMU_ENTRY_COST		48
+#define DMU_DEFAULT_MAP_KIB	65536
+/* How long a flushing suspend waits for an attached daemon. */
+#define DMU_DRAIN_SECONDS	30
+
+struct dmu_disk;
+
+enum dmu_stat {
+	DMU_HITS_READ,
+	DMU_HITS_WRITE,
+	DMU_FAULTS,
+	DMU_EVENTS,
+	DMU_COPIES,
+	DMU_COPY_ERRORS,
+	DMU_OVERWRITES,
+	DMU_COMMITS,
+	DMU_FLUSHES,
+	DMU_DISCARDS,
+	DMU_EVICTIONS,
+	DMU_NR_STATS
+};
+
+struct dmu_stats {
+	u64 v[DMU_NR_STATS];
+};
+
+/* A destination device of one table. */
+struct dmu_dev {
+	struct dm_dev *dev;
+	bool readonly;
+};
+
+enum dmu_policy {
+	DMU_POLICY_QUEUE,
+	DMU_POLICY_TIMEOUT,
+	DMU_POLICY_FAIL,
+};
+
+/* One loaded table line. */
+struct dmu_target {
+	struct dm_target *ti;
+	struct dmu_disk *disk;
+	sector_t nr_sectors;
+	bool has_policy;		/* of the table line, if given */
+	enum dmu_policy policy;
+	unsigned int timeout;
+	u64 map_budget;			/* 0: not given */
+	unsigned int nr_devs;
+	struct dmu_dev devs[];
+};
+
+/*
+ * The bits of one word of blocks: (hi, lo) is 00 OLD, 01 DIRTY,
+ * 10 COMMITTING, 11 CLEAN.
+ */
+struct dmu_word {
+	unsigned long lo;
+	unsigned long hi;
+};
+
+/* Blocks are summed up in chunks, so that sparse dirt is found quickly. */
+#define DMU_CHUNK_WORDS		64
+#define DMU_CHUNK_BLOCKS	(DMU_CHUNK_WORDS * BITS_PER_LONG)
+
+/* A delegated copy-on-write extent. */
+struct dmu_cow {
+	struct dmu_disk *disk;
+	u64 first;			/* blocks [first, first + count) */
+	u64 count;
+	s64 distance;			/* sector of a block -> its place */
+	s64 src_distance;
+	u32 dev;
+	u32 src_dev;			/* DMU_DEV_NONE: zeroes */
+	bool remember;
+	bool revoked;			/* lock: no copy starts any more */
+
+	unsigned int refs;		/* lock: map, dirty list, each cell */
+	u64 mapped;			/* map_mutex: blocks of the map here */
+	u64 nr_uncommitted;		/* lock: DIRTY or COMMITTING */
+	u64 nr_clean;			/* lock */
+	struct list_head list;		/* map_mutex: disk->cows */
+	struct list_head dirty;		/* lock: disk->dirty */
+	struct rcu_head rcu;
+	size_t bytes;			/* what it is reckoned at */
+
+	unsigned long *chunks;		/* lock: chunks with dirt */
+	struct dmu_word *words;
+	struct dmu_word one_word;	/* words, when one is enough */
+	unsigned long one_chunk;
+};
+
+enum dmu_cell_kind {
+	DMU_CELL_ASK,			/* a question to the daemon */
+	DMU_CELL_COPY,			/* kcopyd copies the block */
+	DMU_CELL_CLAIM,			/* one write covers OLD blocks */
+	DMU_CELL_REQUEST,		/* discard, write-zeroes; no exclusion */
+};
+
+struct dmu_cell {
+	struct rb_node node;		/* lock: disk->cells, but for REQUEST */
+	u64 first;			/* blocks [first, last] */
+	u64 last;
+	enum dmu_cell_kind kind;
+	bool write;			/* ASK: for writing */
+	bool overwrite;			/* ASK: one write covers the block */
+	u64 id;				/* ASK, REQUEST: of the event, 0 unread */
+	struct list_head list;		/* lock: disk->asks or ->asked */
+	struct bio_list waiters;	/* lock: the leader too, but for CLAIM */
+};
+
+#define DMU_IO_SENT		(1 << 0)	/* holds an SRCU section */
+#define DMU_IO_CLAIM		(1 << 1)	/* leads a CLAIM cell */
+#define DMU_IO_COMMIT		(1 << 2)	/* FUA: complete after a round */
+#define DMU_IO_READY		(1 << 3)	/* remapped, only to be sent */
+
+/* What each bio of ours carries in device-mapper's per-bio data. */
+struct dmu_io {
+	struct dmu_target *t;
+	struct dmu_cow *cow;		/* COPY, CLAIM */
+	int srcu_idx;
+	unsigned int flags;
+	struct dmu_cell cell;
+};
+
+enum dmu_mode {
+	DMU_MODE_RUN,
+	DMU_MODE_DRAIN,			/* suspending, the daemon must answer */
+	DMU_MODE_REQUEUE,		/* suspending, noflush */
+	DMU_MODE_FAIL,			/* suspending, and no answer came */
+};
+
+enum dmu_phase {
+	DMU_ROUND_IDLE,
+	DMU_ROUND_FLUSHING,		/* the worker has it */
+	DMU_ROUND_REPORTING,		/* the channel's reader has it */
+	DMU_ROUND_DELIVERING,		/* its last events go to user space */
+	DMU_ROUND_WAITING,		/* for FLUSHED */
+	DMU_ROUND_CLEANING,		/* FLUSHED is being applied */
+};
+
+/* lock, except where the phase gives it to one owner */
+struct dmu_round {
+	enum dmu_phase phase;
+	struct bio_list flushes;	/* complete with this round */
+	bool flush;			/* FLUSH is to be sent */
+	bool replay;			/* REPLAY_END is to be sent */
+	struct list_head invals;	/* INVALIDATED is to be sent */
+	struct dmu_cow *cow;		/* cursor of the report */
+	u64 block;
+	u64 id;				/* of the FLUSH event */
+	u64 metadata_seq;
+};
+
+/* An INVALIDATE on its way, or an attach that waits to replay (id 0). */
+struct dmu_inval {
+	struct dmu_disk *disk;
+	u64 id;
+	u64 block;
+	u64 count;
+	u64 generation;			/* of the channel that asked */
+	struct list_head list;
+	struct rcu_head rcu;
+};
+
+/* An open file of the control node. */
+struct dmu_channel {
+	struct dmu_disk *disk;		/* NULL until attached */
+	struct mutex read_mutex;
+	struct mutex write_mutex;
+	wait_queue_head_t wait;
+	struct dmu_event *events;	/* read_mutex: one page */
+};
+
+struct dmu_disk {
+	struct kref ref;
+	struct list_head list;		/* dmu_disks_mutex */
+	char key[DMU_KEY_LEN];
+	struct mapped_device *md;
+	struct dm_table *newest_table;	/* dmu_disks_mutex: only compared */
+	unsigned int nr_targets;	/* dmu_disks_mutex */
+	unsigned int block_shift;	/* sectors to blocks */
+
+	struct rw_semaphore table_lock;
+	struct dmu_target *target;	/* table_lock: the live table */
+	sector_t nr_sectors;		/* of the live table */
+
+	/* the map: read under SRCU and RCU, changed under map_mutex */
+	struct srcu_struct srcu;
+	struct maple_tree map;
+	struct mutex map_mutex;
+	struct list_head cows;		/* map_mutex */
+	u64 nr_entries;			/* map_mutex */
+	atomic64_t cow_bytes;
+	u64 map_budget;
+	u64 evict_next;			/* map_mutex: where to go on */
+	DECLARE_BITMAP(written, DMU_MAX_DEVS + 1); /* devices written to */
+
+	spinlock_t lock;
+	struct rb_root cells;
+	struct list_head asks;		/* unread, in order */
+	struct list_head asked;		/* read by the daemon */
+	struct bio_list deferred;	/* for the worker to run again */
+	unsigned long nr_waiting;	/* held bios */
+	enum dmu_mode mode;
+	enum dmu_policy policy;
+	unsigned int timeout;		/* seconds */
+	bool expired;			/* the policy's time is over */
+
+	struct list_head dirty;		/* lock: cows with uncommitted blocks */
+	atomic64_t nr_uncommitted;
+	u64 metadata_seq;		/* lock: raised by DMU_RE_METADATA */
+	u64 metadata_done;		/* lock: the part that is committed */
+	struct bio_list flushes;	/* lock: for the next round */
+	bool commit_wanted;		/* lock */
+	bool replay_wanted;		/* lock */
+	struct list_head invals;	/* lock: for the next round */
+	struct dmu_round round;
+
+	struct dmu_channel *channel;	/* lock */
+	bool replaying;			/* lock: before REPLAY_END */
+	u64 generation;			/* lock: counts attaches */
+	u64 features;			/* lock: of the last attach */
+	u64 next_id;			/* lock */
+	bool dead;			/* lock: no target any more */
+
+	struct workqueue_struct *wq;
+	struct work_struct deferred_work;
+	struct work_struct round_work;
+	struct delayed_work policy_work;
+	struct dm_kcopyd_client *kcopyd;
+	struct dmu_stats __percpu *stats;
+};
+
+/* Unit changes. */
+static inline u64 dmu_sector_to_block(const struct dmu_disk *d, sector_t s)
+{
+	return s >> d->block_shift;
+}
+
+static inline sector_t dmu_block_to_sector(const struct dmu_disk *d, u64 b)
+{
+	return b << d->block_shift;
+}
+
+static inline sector_t dmu_block_sectors(const struct dmu_disk *d)
+{
+	return (sector_t)1 << d->block_shift;
+}
+
+static inline void dmu_count(struct dmu_disk *d, enum dmu_stat s)
+{
+	this_cpu_inc(d->stats->v[s]);
+}
+
+static inline struct dmu_io *dmu_io_of(struct bio *bio)
+{
+	return dm_per_bio_data(bio, sizeof(struct dmu_io));
+}
+
+static inline struct bio *dmu_bio_of(struct dmu_io *io)
+{
+	return dm_bio_from_per_bio_data(io, sizeof(*io));
+}
+
+static inline bool dmu_must_commit(struct dmu_disk *d)
+{
+	return atomic64_read(&d->nr_uncommitted) ||
+	       READ_ONCE(d->metadata_seq) != READ_ONCE(d->metadata_done);
+}
+
+/* disk.c */
+struct dmu_disk *dmu_disk_get(const char *key, struct dm_target *ti,
+			      unsigned int block_shift, char **error);
+void dmu_disk_put_target(struct dmu_disk *d);
+struct dmu_disk *dmu_disk_find(const char *key);
+void dmu_disk_put(struct dmu_disk *d);
+u64 dmu_disk_stat(struct dmu_disk *d, enum dmu_stat s);
+void dmu_disk_for_each(void (*fn)(struct dmu_disk *, void *), void *arg);
+bool dmu_must_fail(struct dmu_disk *d);
+void dmu_arm_policy(struct dmu_disk *d);
+void dmu_set_policy(struct dmu_disk *d, enum dmu_policy p, unsigned int timeout);
+void dmu_policy_work(struct work_struct *work);
+void dmu_fail_held(struct dmu_disk *d);
+void dmu_set_mode(struct dmu_disk *d, enum dmu_mode mode);
+
+/* map.c: a mapping as a map entry */
+enum dmu_value_kind {
+	DMU_VALUE_RO,
+	DMU_VALUE_RW,
+	DMU_VALUE_ZERO,
+	DMU_VALUE_ERROR,
+};
+
+void *dmu_value(enum dmu_value_kind kind, u32 dev, s64 distance);
+bool dmu_distance_fits(s64 distance);
+enum dmu_value_kind dmu_value_kind(const void *entry);
+u32 dmu_value_dev(const void *entry);
+s64 dmu_value_distance(const void *entry);
+void *dmu_map_lookup(struct dmu_disk *d, u64 block, u64 *last);
+int dmu_map_check(struct dmu_disk *d, u64 first, u64 last, const void *entry);
+int dmu_map_store(struct dmu_disk *d, u64 first, u64 last, void *entry);
+int dmu_map_erase(struct dmu_disk *d, u64 first, u64 last);
+int dmu_map_make_room(struct dmu_disk *d, u64 bytes);
+u64 dmu_map_evict(struct dmu_disk *d, u64 bytes, gfp_t gfp);
+u64 dmu_map_bytes(struct dmu_disk *d);
+int dmu_map_prune(struct dmu_disk *d, struct dmu_target *t, sector_t was);
+int dmu_map_settle(struct dmu_disk *d, struct dmu_cow *cow);
+int dmu_map_init(void);
+void dmu_map_exit(void);
+
+/* cow.c */
+struct dmu_cow *dmu_cow_alloc(struct dmu_disk *d, u64 first, u64 count);
+void dmu_cow_free(struct dmu_cow *cow);
+void dmu_cow_load(struct dmu_cow *cow);
+void dmu_cow_get(struct dmu_cow *cow);
+void dmu_cow_put(struct dmu_cow *cow);
+u64 dmu_cow_cost(u64 count);
+u64 dmu_cow_run(struct dmu_cow *cow, u64 block, u64 max, bool *own);
+bool dmu_cow_is_own(struct dmu_cow *cow, u64 block);
+void dmu_cow_mark_dirty(struct dmu_cow *cow, u64 block, u64 count);
+void dmu_cow_freeze(struct dmu_disk *d);
+void dmu_cow_clean(struct dmu_disk *d);
+u64 dmu_cow_next_committing(struct dmu_cow *cow, u64 block, u64 *count);
+
+/* io.c */
+int dmu_io_map(struct dmu_target *t, struct bio *bio);
+int dmu_io_end(struct dmu_target *t, struct bio *bio, blk_status_t *error);
+int dmu_io_send(struct dmu_target *t, struct bio *bio, u32 dev, s64 distance,
+		int srcu_idx);
+void dmu_io_defer(struct dmu_disk *d, struct bio_list *bios);
+void dmu_deferred_work(struct work_struct *work);
+void dmu_complete_list(struct bio_list *bios, blk_status_t status);
+struct dmu_cell *dmu_cell_first(struct dmu_disk *d, u64 first, u64 last);
+void dmu_cell_insert(struct dmu_disk *d, struct dmu_cell *cell);
+void dmu_cell_remove(struct dmu_disk *d, struct dmu_cell *cell);
+struct dmu_cell *dmu_cell_next(struct dmu_cell *cell);
+void dmu_ask_release(struct dmu_disk *d, struct dmu_cell *cell,
+		     struct bio_list *bios);
+void dmu_take_held(struct dmu_disk *d, struct bio_list *bios);
+void dmu_unread(struct dmu_disk *d, u64 from_id);
+void dmu_cell_unread(struct dmu_disk *d, struct dmu_cell *cell);
+
+/* copy.c */
+void dmu_copy_start(struct dmu_io *io);
+
+/* commit.c */
+void dmu_round_work(struct work_struct *work);
+void dmu_round_kick(struct dmu_disk *d);
+void dmu_round_detach(struct dmu_disk *d);
+int dmu_round_flushed(struct dmu_disk *d, u64 id, int error);
+unsigned int dmu_round_report(struct dmu_disk *d, struct dmu_event *ev,
+			      unsigned int max, struct list_head *done);
+void dmu_round_delivered(struct dmu_disk *d, const struct dmu_round *was,
+			 struct list_head *done, bool ok);
+bool dmu_flush_through(struct dmu_target *t, struct bio *bio, int *result);
+bool dmu_flush_wait(struct dmu_disk *d, struct bio *bio);
+
+/* channel.c */
+int dmu_channel_init(void);
+void dmu_channel_exit(void);
+void dmu_wake(struct dmu_disk *d);
+bool dmu_is_attached(struct dmu_disk *d);
+
+/* reply.c */
+int dmu_reply(struct dmu_disk *d, const struct dmu_reply *r,
+	      const char __user *bitmap);
+void dmu_inval_done(struct rcu_head *rcu);
+
+/* target.c */
+extern struct target_type dmu_target_type;
+
+#endif
