@@ -34,7 +34,7 @@ static void dmu_copy_done(int read_err, unsigned long write_err, void *context)
 		dmu_count(d, DMU_COPIES);
 		dmu_io_defer(d, &bios);
 	}
-	srcu_up_read(&d->srcu, idx);
+	dmu_flight_end(d, idx);
 }
 
 /* The cell of @io is in place; from here on @io may be gone at any time. */

@@ -280,6 +280,24 @@ static inline void dmu_count(struct dmu_disk *d, enum dmu_stat s)
 	this_cpu_inc(d->stats->v[s]);
 }
 
+/*
+ * What is in flight under the map: from where a bio is sent on to where it
+ * completes.  The section belongs to the bio, so that sparse cannot balance it.
+ */
+static inline int dmu_flight_begin(struct dmu_disk *d)
+{
+	int idx = srcu_down_read(&d->srcu);
+
+	__release(&d->srcu);
+	return idx;
+}
+
+static inline void dmu_flight_end(struct dmu_disk *d, int idx)
+{
+	__acquire(&d->srcu);
+	srcu_up_read(&d->srcu, idx);
+}
+
 static inline struct dmu_io *dmu_io_of(struct bio *bio)
 {
 	return dm_per_bio_data(bio, sizeof(struct dmu_io));

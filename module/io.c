@@ -284,7 +284,7 @@ int dmu_io_send(struct dmu_target *t, struct bio *bio, u32 dev,
 	struct dmu_io *io = dmu_io_of(bio);
 
 	if (WARN_ON_ONCE(dev >= t->nr_devs)) {
-		srcu_up_read(&t->disk->srcu, srcu_idx);
+		dmu_flight_end(t->disk, srcu_idx);
 		return DM_MAPIO_KILL;
 	}
 	io->srcu_idx = srcu_idx;
@@ -345,7 +345,7 @@ static int dmu_first_write(struct dmu_target *t, struct bio *bio,
 	spin_lock_irqsave(&d->lock, flags);
 	if (cow->revoked || dmu_cow_is_own(cow, block)) {
 		spin_unlock_irqrestore(&d->lock, flags);
-		srcu_up_read(&d->srcu, idx);
+		dmu_flight_end(d, idx);
 		return DMU_RETRY;
 	}
 	cell = dmu_cell_first(d, block, block);
@@ -353,7 +353,7 @@ static int dmu_first_write(struct dmu_target *t, struct bio *bio,
 		dmu_cut(t, bio, 1);
 		dmu_hold(d, cell, bio);
 		spin_unlock_irqrestore(&d->lock, flags);
-		srcu_up_read(&d->srcu, idx);
+		dmu_flight_end(d, idx);
 		return DM_MAPIO_SUBMITTED;
 	}
 
@@ -422,7 +422,7 @@ static int dmu_fault(struct dmu_target *t, struct bio *bio, bool write, int idx)
 	spin_lock_irqsave(&t->disk->lock, flags);
 	r = dmu_fault_locked(t, bio, write);
 	spin_unlock_irqrestore(&t->disk->lock, flags);
-	srcu_up_read(&t->disk->srcu, idx);
+	dmu_flight_end(t->disk, idx);
 	return r;
 }
 
@@ -432,7 +432,7 @@ static int dmu_route_once(struct dmu_target *t, struct bio *bio, bool entering)
 	bool write = op_is_write(bio_op(bio));
 	struct dmu_disk *d = t->disk;
 	struct dmu_way w;
-	int idx = srcu_down_read(&d->srcu);
+	int idx = dmu_flight_begin(d);
 
 	dmu_find_way(d, dmu_bio_block(t, bio), dmu_bio_blocks(t, bio), write, &w);
 	switch (w.action) {
@@ -443,7 +443,7 @@ static int dmu_route_once(struct dmu_target *t, struct bio *bio, bool entering)
 		return dmu_io_send(t, bio, w.dev, w.distance, idx);
 	case DMU_READ_ZERO:
 		dmu_cut(t, bio, w.blocks);
-		srcu_up_read(&d->srcu, idx);
+		dmu_flight_end(d, idx);
 		if (entering)
 			dmu_count(d, DMU_HITS_READ);
 		zero_fill_bio(bio);
@@ -456,7 +456,7 @@ static int dmu_route_once(struct dmu_target *t, struct bio *bio, bool entering)
 	case DMU_ERROR:
 		break;
 	}
-	srcu_up_read(&d->srcu, idx);
+	dmu_flight_end(d, idx);
 	return DM_MAPIO_KILL;
 }
 
@@ -569,13 +569,13 @@ static int dmu_discard(struct dmu_target *t, struct bio *bio)
 	if (READ_ONCE(d->features) & DMU_FEAT_DISCARD)
 		return dmu_discard_asked(t, bio);
 
-	idx = srcu_down_read(&d->srcu);
+	idx = dmu_flight_begin(d);
 	dmu_find_way(d, dmu_bio_block(t, bio), dmu_bio_blocks(t, bio), true, &w);
 	dmu_cut(t, bio, w.blocks);
 	if (w.action == DMU_SEND && w.dev < t->nr_devs &&
 	    bdev_max_discard_sectors(t->devs[w.dev].dev->bdev))
 		return dmu_io_send(t, bio, w.dev, w.distance, idx);
-	srcu_up_read(&d->srcu, idx);
+	dmu_flight_end(d, idx);
 	return dmu_done(bio);
 }
 
@@ -651,7 +651,7 @@ int dmu_io_end(struct dmu_target *t, struct bio *bio, blk_status_t *error)
 	io->flags = 0;
 	if (was & DMU_IO_CLAIM)
 		dmu_claim_end(d, io, *error);
-	srcu_up_read(&d->srcu, io->srcu_idx);
+	dmu_flight_end(d, io->srcu_idx);
 	if ((was & DMU_IO_COMMIT) && !*error)
 		return dmu_flush_wait(d, bio) ? DM_ENDIO_INCOMPLETE :
 						DM_ENDIO_REQUEUE;

@@ -231,7 +231,7 @@ static void dmu_send_once(struct dmu_disk *d, const struct dmu_mapping *m,
 		zero_fill_bio(bio);
 		bio_endio(bio);
 	} else if (dmu_io_send(io->t, bio, m->dev, m->distance,
-			       srcu_down_read(&d->srcu)) == DM_MAPIO_REMAPPED) {
+			       dmu_flight_begin(d)) == DM_MAPIO_REMAPPED) {
 		io->flags |= DMU_IO_READY;
 		bio_list_add(again, bio);
 	} else {
