@@ -68,6 +68,7 @@ static void dmu_detach(struct dmu_disk *d)
 	if (fail)
 		dmu_fail_held(d);
 	dmu_round_kick(d);
+	dmu_notify(d);
 }
 
 static int dmu_release(struct inode *inode, struct file *file)

@@ -86,10 +86,9 @@ static int dmu_flush_devices(struct dmu_disk *d)
 }
 
 /* Nothing is told before the replay, which waits for its grace period. */
-static bool dmu_round_can_report(struct dmu_disk *d)
+static bool dmu_round_may_tell(struct dmu_disk *d, bool replay)
 {
-	return d->channel && (!d->replaying || d->replay_wanted ||
-			      d->round.replay);
+	return d->channel && (!d->replaying || replay);
 }
 
 /* Is there something that a round can get on with now? */
@@ -100,11 +99,11 @@ static bool dmu_round_due(struct dmu_disk *d)
 	lockdep_assert_held(&d->lock);
 	if (d->round.phase != DMU_ROUND_IDLE)
 		return false;
-	if (dmu_round_can_report(d) &&
+	if (dmu_round_may_tell(d, d->replay_wanted) &&
 	    (d->replay_wanted || !list_empty(&d->invals)))
 		return true;
 	return flush && (!dmu_must_commit(d) || dmu_must_fail(d) ||
-			 dmu_round_can_report(d));
+			 dmu_round_may_tell(d, d->replay_wanted));
 }
 
 /* The round takes all that waits. */
@@ -162,7 +161,7 @@ static void dmu_round_next(struct dmu_disk *d, blk_status_t *status,
 		bio_list_init(&r->flushes);
 		r->flush = false;
 	}
-	if (!dmu_round_can_report(d)) {
+	if (!dmu_round_may_tell(d, r->replay)) {
 		dmu_round_abort(d);
 		return;
 	}

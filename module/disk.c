@@ -243,6 +243,15 @@ void dmu_arm_policy(struct dmu_disk *d)
 				 (unsigned long)d->timeout * HZ);
 }
 
+/* Wake who waits for an event of the device: a daemon went, I/O fails. */
+void dmu_notify(struct dmu_disk *d)
+{
+	down_read(&d->table_lock);
+	if (d->target)
+		dm_table_event(d->target->ti->table);
+	up_read(&d->table_lock);
+}
+
 /* Fail every held bio and every flush that waits for a commit. */
 void dmu_fail_held(struct dmu_disk *d)
 {
@@ -272,6 +281,7 @@ void dmu_policy_work(struct work_struct *work)
 		DMWARN("%s: no answer from a daemon, failing the I/O that waits",
 		       d->key);
 		dmu_fail_held(d);
+		dmu_notify(d);
 	}
 }
 

@@ -327,6 +327,7 @@ void dmu_arm_policy(struct dmu_disk *d);
 void dmu_set_policy(struct dmu_disk *d, enum dmu_policy p, unsigned int timeout);
 void dmu_policy_work(struct work_struct *work);
 void dmu_fail_held(struct dmu_disk *d);
+void dmu_notify(struct dmu_disk *d);
 void dmu_set_mode(struct dmu_disk *d, enum dmu_mode mode);
 
 /* map.c: a mapping as a map entry */

@@ -299,6 +299,9 @@ int dmu_io_send(struct dmu_target *t, struct bio *bio, u32 dev,
 	return DM_MAPIO_REMAPPED;
 }
 
+/* Keeps short what is done to the bits of a claim under the lock. */
+#define DMU_MAX_CLAIM 1024
+
 /*
  * How many OLD blocks one write may claim: those it covers whole that nothing
  * is busy with.
@@ -311,7 +314,7 @@ static u64 dmu_claimable(struct dmu_disk *d, struct dmu_cow *cow, u64 block,
 
 	if (!count)
 		return 0;
-	count = dmu_cow_run(cow, block, count, &own);
+	count = dmu_cow_run(cow, block, min_t(u64, count, DMU_MAX_CLAIM), &own);
 	next = dmu_cell_first(d, block, block + count - 1);
 	return next ? next->first - block : count;
 }
