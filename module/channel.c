@@ -27,6 +27,12 @@ bool dmu_is_attached(struct dmu_disk *d)
 	return READ_ONCE(d->channel);
 }
 
+/* The disk that the open file is attached to, or NULL. */
+static struct dmu_disk *dmu_disk_of(struct dmu_channel *c)
+{
+	return smp_load_acquire(&c->disk);	/* pairs with dmu_attach() */
+}
+
 static int dmu_open(struct inode *inode, struct file *file)
 {
 	struct dmu_channel *c;
@@ -178,7 +184,7 @@ static int dmu_attach(struct dmu_channel *c, struct dmu_attach *a)
 	mutex_lock(&c->write_mutex);
 	r = c->disk ? -EALREADY : dmu_attach_disk(c, d, a);
 	if (!r)
-		smp_store_release(&c->disk, d);
+		smp_store_release(&c->disk, d);	/* pairs with dmu_disk_of() */
 	mutex_unlock(&c->write_mutex);
 	mutex_unlock(&c->read_mutex);
 	if (r)
@@ -336,7 +342,7 @@ static ssize_t dmu_read(struct file *file, char __user *buf, size_t len,
 			   DMU_READ_BATCH);
 	ssize_t r;
 
-	if (!smp_load_acquire(&c->disk))
+	if (!dmu_disk_of(c))
 		return -ENOTCONN;
 	if (!max)
 		return -EINVAL;
@@ -375,7 +381,7 @@ static ssize_t dmu_write(struct file *file, const char __user *buf, size_t len,
 	size_t done = 0;
 	ssize_t r = -EINVAL;
 
-	if (!smp_load_acquire(&c->disk))
+	if (!dmu_disk_of(c))
 		return -ENOTCONN;
 	if (mutex_lock_interruptible(&c->write_mutex))
 		return -ERESTARTSYS;
@@ -393,7 +399,7 @@ static ssize_t dmu_write(struct file *file, const char __user *buf, size_t len,
 static __poll_t dmu_poll(struct file *file, poll_table *wait)
 {
 	struct dmu_channel *c = file->private_data;
-	struct dmu_disk *d = smp_load_acquire(&c->disk);
+	struct dmu_disk *d = dmu_disk_of(c);
 	__poll_t mask = EPOLLOUT | EPOLLWRNORM;
 
 	if (!d)

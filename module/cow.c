@@ -241,8 +241,8 @@ static void dmu_chunk_clean(struct dmu_cow *cow, u64 chunk)
  * for a chunk at a time.  Only the owner of the round takes extents off the
  * dirty list, so that it can be walked across the breaks.
  */
-static void dmu_for_each_chunk(struct dmu_disk *d,
-			       void (*fn)(struct dmu_cow *, u64))
+static void dmu_walk_chunks(struct dmu_disk *d,
+			           void (*fn)(struct dmu_cow *, u64))
 {
 	struct dmu_cow *cow;
 
@@ -267,13 +267,13 @@ static void dmu_for_each_chunk(struct dmu_disk *d,
 /* Every block DIRTY at the time of the call becomes COMMITTING. */
 void dmu_cow_freeze(struct dmu_disk *d)
 {
-	dmu_for_each_chunk(d, dmu_chunk_freeze);
+	dmu_walk_chunks(d, dmu_chunk_freeze);
 }
 
 /* Every COMMITTING block becomes CLEAN. */
 void dmu_cow_clean(struct dmu_disk *d)
 {
-	dmu_for_each_chunk(d, dmu_chunk_clean);
+	dmu_walk_chunks(d, dmu_chunk_clean);
 }
 
 /*

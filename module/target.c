@@ -89,7 +89,7 @@ static int dmu_parse_policy(struct dmu_target *t, enum dmu_policy policy)
 static int dmu_parse_timeout(struct dmu_target *t, struct dm_arg_set *as,
 			     unsigned int *left)
 {
-	static char error[] = "timeout wants seconds, 1 to 86400";
+	char *error = "timeout wants seconds, 1 to 86400";
 	int r = dmu_parse_number(t->ti, as, left, &t->timeout, error);
 
 	if (!r && t->timeout > DMU_MAX_TIMEOUT) {

@@ -30,7 +30,7 @@ static inline void srcu_up_read(struct srcu_struct *ssp, int idx)
 
 /* How a device is opened. */
 #ifndef DMU_HAS_BLK_MODE
-typedef fmode_t blk_mode_t;
+#define blk_mode_t fmode_t
 #define DMU_OPEN_WRITE FMODE_WRITE
 #else
 #define DMU_OPEN_WRITE BLK_OPEN_WRITE
@@ -45,12 +45,12 @@ static inline void dmu_compat_discard_limit(struct queue_limits *limits,
 #endif
 }
 
-typedef unsigned long (*dmu_shrink_fn)(struct shrinker *,
-				       struct shrink_control *);
-
 #ifdef DMU_HAS_SHRINKER_ALLOC
-static inline struct shrinker *dmu_compat_shrinker(dmu_shrink_fn count,
-						   dmu_shrink_fn scan)
+static inline struct shrinker *
+dmu_compat_shrinker(unsigned long (*count)(struct shrinker *,
+					   struct shrink_control *),
+		    unsigned long (*scan)(struct shrinker *,
+					  struct shrink_control *))
 {
 	struct shrinker *s = shrinker_alloc(0, "dm-userspace");
 
@@ -67,8 +67,11 @@ static inline void dmu_compat_shrinker_free(struct shrinker *s)
 	shrinker_free(s);
 }
 #else
-static inline struct shrinker *dmu_compat_shrinker(dmu_shrink_fn count,
-						   dmu_shrink_fn scan)
+static inline struct shrinker *
+dmu_compat_shrinker(unsigned long (*count)(struct shrinker *,
+					   struct shrink_control *),
+		    unsigned long (*scan)(struct shrinker *,
+					  struct shrink_control *))
 {
 	struct shrinker *s = kzalloc(sizeof(*s), GFP_KERNEL);
 

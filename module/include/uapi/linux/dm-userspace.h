@@ -206,9 +206,8 @@ enum dmu_kind {
 
 #define DMU_RE_REMEMBER		(1U << 0)	/* MAP: keep the mapping */
 #define DMU_RE_WRITABLE		(1U << 1)	/* MAP, PRELOAD: LINEAR only */
-#define DMU_RE_METADATA		(1U << 2)	/* MAP, PRELOAD: the daemon now
-						 * holds uncommitted metadata:
-						 * the next flush asks */
+/* MAP, PRELOAD: the daemon now holds uncommitted metadata, the next flush asks. */
+#define DMU_RE_METADATA		(1U << 2)
 
 /**
  * struct dmu_reply - what write() takes, one or more
