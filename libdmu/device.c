@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "dmu.h"
 
@@ -67,8 +68,8 @@ static int task_new(int type, const char *name, struct dm_task **task)
 		dm_log_with_errno_init(keep_message);
 	last_message[0] = '\0';
 	*task = dm_task_create(type);
-	if (!*task)
-		return -ENOMEM;
+	if (!*task)	/* it asks the driver for its version */
+		return geteuid() ? -EPERM : -ENODEV;
 	if (name && (strlen(name) >= DMU_NAME_LEN ||
 		     !dm_task_set_name(*task, name))) {
 		dm_task_destroy(*task);

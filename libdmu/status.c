@@ -55,30 +55,25 @@ static int next_number(const char **line, uint64_t *value)
 	return parse_number(word, value);
 }
 
-/* "queue", "fail" or "timeout:<seconds>": always one word. */
 static int next_policy(const char **line, struct dmu_status *status)
 {
-	static const char timeout[] = "timeout:";
-	uint64_t seconds;
+	static const char *const names[] = {
+		[DMU_POLICY_QUEUE] = "queue",
+		[DMU_POLICY_FAIL] = "fail",
+		[DMU_POLICY_TIMEOUT] = "timeout",
+	};
 	char word[32];
+	size_t i;
 
 	if (!next_word(line, word, sizeof(word)))
 		return -EINVAL;
-	if (!strcmp(word, "queue")) {
-		status->policy = DMU_POLICY_QUEUE;
+	for (i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		if (strcmp(word, names[i]))
+			continue;
+		status->policy = (enum dmu_policy)i;
 		return 0;
 	}
-	if (!strcmp(word, "fail")) {
-		status->policy = DMU_POLICY_FAIL;
-		return 0;
-	}
-	if (strncmp(word, timeout, strlen(timeout)) ||
-	    parse_number(word + strlen(timeout), &seconds) ||
-	    seconds > UINT32_MAX)
-		return -EINVAL;
-	status->policy = DMU_POLICY_TIMEOUT;
-	status->timeout_s = (uint32_t)seconds;
-	return 0;
+	return -EINVAL;
 }
 
 /* Names that a newer kernel added are passed over. */

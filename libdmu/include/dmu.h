@@ -76,7 +76,6 @@ struct dmu_info {
 struct dmu_status {
 	bool attached;		/* a daemon is there */
 	enum dmu_policy policy;
-	uint32_t timeout_s;
 	uint32_t block_sectors;
 	uint64_t hits_read, hits_write;	/* I/O served without asking */
 	uint64_t faults;	/* blocks that had to wait for an answer */
@@ -112,6 +111,9 @@ int dmu_table_format(const struct dmu_table *table, char *buf, size_t size);
 int dmu_status_parse(const char *line, struct dmu_status *status);
 
 /*
+ * All dmu_device functions return -ENODEV or -EPERM where device-mapper
+ * itself cannot be used.
+ *
  * The last sentence that libdevmapper had to say about an error in this
  * process, never NULL.  Valid until the next call of a dmu_device function.
  */

@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "files.h"
+#include "log.h"
+#include "loop.h"
+#include "options.h"
+#include "proto.h"
+
+void cowd_files_init(struct cowd_files *files,
+		     const struct cowd_options *options)
+{
+	memset(files, 0, sizeof(*files));
+	files->options = options;
+	files->scratch = -1;
+}
+
+/* ---- policy ------------------------------------------------------------- */
+
+/* Where @fd really is, links and renames followed by the kernel. */
+static int real_path(int fd, char *buf)
+{
+	char link[32];
+	ssize_t n;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	n = readlink(link, buf, PATH_MAX - 1);
+	if (n < 0)
+		return -errno;
+	buf[n] = '\0';
+	return 0;
+}
+
+/* Is @path the real path @top, or below it? */
+static bool is_below(const char *path, const char *top)
+{
+	size_t len = strlen(top);
+
+	if (!strcmp(top, "/"))
+		return true;
+	return !strncmp(path, top, len) && (path[len] == '\0' || path[len] == '/');
+}
+
+static bool is_below_link(const char *path, const char *top)
+{
+	char real[PATH_MAX];
+
+	return realpath(top, real) && is_below(path, real);
+}
+
+static bool is_allowed(const struct cowd_files *files, const char *path)
+{
+	const struct cowd_options *o = files->options;
+	char image[PATH_MAX], real[PATH_MAX];
+	unsigned int i;
+
+	for (i = 0; o->allowed[i]; i++)
+		if (is_below_link(path, o->allowed[i]))
+			return true;
+	/* The folder of the name that was given, and that of the file itself. */
+	snprintf(image, sizeof(image), "%s", o->image);
+	if (is_below_link(path, dirname(image)))
+		return true;
+	return realpath(o->image, real) && is_below(path, dirname(real));
+}
+
+/* @path_fd is an O_PATH descriptor, so that looking has no effect. */
+static int check_policy(const struct cowd_files *files, const char *path,
+			int path_fd)
+{
+	char real[PATH_MAX];
+	struct stat st;
+	int err;
+
+	if (fstat(path_fd, &st))
+		return -errno;
+	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+		return cowd_error(-EINVAL, "%s: neither a file nor a block device",
+				  path);
+	if (!strcmp(path, files->options->image))
+		return 0;
+	err = real_path(path_fd, real);
+	if (err)
+		return err;
+	if (!is_allowed(files, real))
+		return cowd_error(-EACCES, "%s: named inside an image, but outside its folder; --allow-backing %s would allow it",
+				  path, real);
+	return 0;
+}
+
+/* A new description of what @path_fd shows. */
+static int open_checked(const struct cowd_files *files, const char *path,
+			int path_fd, int flags)
+{
+	char link[32];
+	struct stat st;
+	int fd, test;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", path_fd);
+	fd = open(link, flags | O_CLOEXEC | O_NOCTTY);
+	if (fd < 0)
+		return -errno;
+	if (fstat(fd, &st) || !S_ISBLK(st.st_mode) ||
+	    (flags & O_ACCMODE) == O_RDONLY || files->options->recover)
+		return fd;
+	/*
+	 * The device-mapper device will hold it exclusively, and is allowed
+	 * to only if nobody does now.  So this descriptor must not.  (When
+	 * recovering, the device holds it already.)
+	 */
+	test = open(link, O_RDONLY | O_EXCL | O_CLOEXEC);
+	if (test < 0 && errno == EBUSY && !(flags & O_DIRECT)) {
+		close(fd);
+		return cowd_error(-EBUSY, "%s: is in use (mounted, or part of another device)",
+				  path);
+	}
+	if (test >= 0)
+		close(test);
+	return fd;
+}
+
+static void note_opened(struct cowd_files *files, int fd, bool writable)
+{
+	struct cowd_opened *opened = &files->opened[files->nr_opened];
+	struct stat st;
+
+	if (fstat(fd, &st))
+		return;
+	*opened = (struct cowd_opened){ st.st_dev, st.st_ino, writable };
+	files->nr_opened++;
+}
+
+int cowd_files_open(struct cowd_files *files, const char *path, int flags)
+{
+	const int known = O_ACCMODE | O_DIRECT | O_NONBLOCK | O_CLOEXEC | O_EXCL |
+			  O_LARGEFILE | O_NOATIME | O_NOFOLLOW | O_NOCTTY;
+	int mode = flags & O_ACCMODE;
+	int path_fd, fd, err;
+
+	if (flags & ~known || files->nr_opened == COWD_MAX_OPENED ||
+	    (mode != O_RDONLY && mode != O_RDWR))
+		return -EINVAL;
+	if (mode == O_RDWR && files->options->read_only)
+		return -EROFS;
+	path_fd = open(path, O_PATH | O_CLOEXEC);
+	if (path_fd < 0)
+		return -errno;
+	err = check_policy(files, path, path_fd);
+	fd = err ? err : open_checked(files, path, path_fd,
+					  mode | (flags & O_DIRECT));
+	close(path_fd);
+	if (fd >= 0)
+		note_opened(files, fd, mode == O_RDWR);
+	return fd;
+}
+
+/* ---- devices ------------------------------------------------------------ */
+
+static bool was_opened(const struct cowd_files *files, const struct stat *st,
+		       bool writable)
+{
+	unsigned int i;
+
+	for (i = 0; i < files->nr_opened; i++)
+		if (files->opened[i].dev == st->st_dev &&
+		    files->opened[i].ino == st->st_ino &&
+		    (files->opened[i].writable || !writable))
+			return true;
+	return false;
+}
+
+static int add_loop(struct cowd_files *files, struct cowd_file_device *device,
+		    int fd, const char *path)
+{
+	bool direct = false;
+	struct stat st;
+	int loop;
+
+	loop = cowd_loop_create(fd, !device->read_only, &device->loop, &direct);
+	if (loop < 0)
+		return cowd_error(loop, "%s: cannot become a loop device: %s",
+				  path, loop == -ENXIO ?
+				  "the kernel has none (modprobe loop)" :
+				  strerror(-loop));
+	device->loop_fd = loop;
+	if (fstat(loop, &st))
+		return -errno;
+	snprintf(device->dev, sizeof(device->dev), "%u:%u", major(st.st_rdev),
+		 minor(st.st_rdev));
+	cowd_log(COWD_DEBUG, "%s: device %u is /dev/loop%d%s%s", path,
+		 files->nr_devices, device->loop,
+		 direct ? ", direct I/O" : ", without direct I/O",
+		 device->read_only ? ", read-only" : "");
+	return 0;
+}
+
+static int add_device(struct cowd_files *files, struct cowd_file_device *device,
+		      int fd)
+{
+	char path[PATH_MAX] = "scratch file";
+	struct stat st;
+
+	real_path(fd, path);
+	if (fstat(fd, &st))
+		return -errno;
+	if (!S_ISBLK(st.st_mode))
+		return add_loop(files, device, fd, path);
+	snprintf(device->dev, sizeof(device->dev), "%u:%u", major(st.st_rdev),
+		 minor(st.st_rdev));
+	cowd_log(COWD_DEBUG, "%s: device %u is %s%s", path, files->nr_devices,
+		 device->dev, device->read_only ? ", read-only" : "");
+	return 0;
+}
+
+int cowd_files_add(struct cowd_files *files, uint32_t index, uint32_t flags,
+		   int fd)
+{
+	struct cowd_file_device *device = &files->devices[files->nr_devices];
+	bool scratch = flags & COWD_FILE_SCRATCH;
+	bool writable = flags & COWD_FILE_WRITABLE && !scratch;
+	struct stat st;
+	int err;
+
+	if (index != files->nr_devices || index >= COWD_MAX_FILES)
+		return cowd_error(-EINVAL, "file %u of the image cannot be used: too many, or out of order",
+				  index);
+	if (scratch)
+		fd = files->scratch;
+	if (fstat(fd, &st))
+		return -errno;
+	if (!scratch && !was_opened(files, &st, writable))
+		return cowd_error(-EPERM, "file %u of the image was not opened by us",
+				  index);
+	*device = (struct cowd_file_device){
+		.read_only = !writable,	.loop_fd = -1,
+	};
+	err = add_device(files, device, fd);
+	if (device->loop_fd >= 0 || !err)
+		files->nr_devices++;
+	return err;
+}
+
+int cowd_files_resized(struct cowd_files *files, uint32_t index)
+{
+	if (index >= files->nr_devices)
+		return -EINVAL;
+	if (files->devices[index].loop_fd < 0)
+		return 0;
+	return cowd_loop_resize(files->devices[index].loop_fd);
+}
+
+static void wait_unbound(int number)
+{
+	struct timespec step = { .tv_nsec = 20 * 1000 * 1000 };
+	int i;
+
+	for (i = 0; i < 100; i++) {
+		if (!cowd_loop_bound(number))
+			return;
+		nanosleep(&step, NULL);
+	}
+	cowd_log(COWD_WARNING, "/dev/loop%d is still held by somebody after 2 s",
+		 number);
+}
+
+void cowd_files_close(struct cowd_files *files, bool wait)
+{
+	struct cowd_file_device *device;
+
+	while (files->nr_devices) {
+		device = &files->devices[--files->nr_devices];
+		if (device->loop_fd < 0)
+			continue;
+		close(device->loop_fd);
+		if (wait)
+			wait_unbound(device->loop);
+	}
+}

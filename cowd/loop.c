@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/loop.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "loop.h"
+#include "options.h"
+
+#define TRIES	64	/* others may take the free device first */
+
+/*
+ * A description of its own for the loop device: the lock on the image belongs
+ * to the worker's one, and has to end with the worker.
+ */
+static int reopen(int fd, bool writable)
+{
+	char path[32];
+	int again;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	again = open(path, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC);
+	return again < 0 ? -errno : again;
+}
+
+static int free_number(void)
+{
+	int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
+	int number;
+
+	if (control < 0)
+		return errno == ENOENT || errno == ENODEV ? -ENXIO : -errno;
+	number = ioctl(control, LOOP_CTL_GET_FREE);
+	if (number < 0)
+		number = -errno;
+	close(control);
+	return number;
+}
+
+static int configure(int loop, int file, bool writable, uint32_t flags)
+{
+	struct loop_config config = {
+		.fd = (uint32_t)file,
+		.block_size = 512,
+		.info.lo_flags = LO_FLAGS_AUTOCLEAR | flags |
+				 (writable ? 0 : LO_FLAGS_READ_ONLY),
+	};
+	char link[32];
+
+	/* What losetup(8) shows. */
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", file);
+	if (readlink(link, (char *)config.info.lo_file_name,
+		     LO_NAME_SIZE - 1) < 0)
+		config.info.lo_file_name[0] = '\0';
+	return ioctl(loop, LOOP_CONFIGURE, &config) ? -errno : 0;
+}
+
+/* Some kernels refuse direct I/O where others fall back by themselves. */
+static int configure_best(int loop, int file, bool writable)
+{
+	int err = configure(loop, file, writable, LO_FLAGS_DIRECT_IO);
+
+	return err == -EINVAL ? configure(loop, file, writable, 0) : err;
+}
+
+static bool is_direct(int loop)
+{
+	struct loop_info64 info;
+
+	return !ioctl(loop, LOOP_GET_STATUS64, &info) &&
+	       info.lo_flags & LO_FLAGS_DIRECT_IO;
+}
+
+/* The free device that the kernel names now.  -EBUSY: somebody was quicker. */
+static int try_one(int file, bool writable, int *number)
+{
+	char path[32];
+	int loop, err;
+
+	*number = free_number();
+	if (*number < 0)
+		return *number;
+	snprintf(path, sizeof(path), "/dev/loop%d", *number);
+	loop = open(path, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC);
+	if (loop < 0)
+		return -errno;
+	err = configure_best(loop, file, writable);
+	if (err) {
+		close(loop);
+		return err;
+	}
+	return loop;
+}
+
+int cowd_loop_create(int fd, bool writable, int *number, bool *direct)
+{
+	int file = reopen(fd, writable);
+	int loop = -EBUSY, i;
+
+	if (file < 0)
+		return file;
+	for (i = 0; i < TRIES && loop == -EBUSY; i++)
+		loop = try_one(file, writable, number);
+	close(file);
+	if (loop >= 0)
+		*direct = is_direct(loop);
+	return loop;
+}
+
+int cowd_loop_resize(int loop_fd)
+{
+	return ioctl(loop_fd, LOOP_SET_CAPACITY) ? -errno : 0;
+}
+
+bool cowd_loop_bound(int number)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/sys/block/loop%d/loop/backing_file",
+		 number);
+	return access(path, F_OK) == 0;
+}

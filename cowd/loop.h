@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef COWD_LOOP_H
+#define COWD_LOOP_H
+
+#include <stdbool.h>
+
+/*
+ * Make a loop device of open file @fd, with direct I/O if its file system can
+ * do that.  It vanishes when its last user, the returned descriptor among
+ * them, is gone.  @number and @direct are set.  Negative errno: -ENXIO when
+ * the kernel has no loop devices.
+ */
+int cowd_loop_create(int fd, bool writable, int *number, bool *direct);
+/* The file became larger. */
+int cowd_loop_resize(int loop_fd);
+/* Is loop device @number still bound to a file? */
+bool cowd_loop_bound(int number);
+
+#endif /* COWD_LOOP_H */

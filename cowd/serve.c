@@ -1,0 +1,1001 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Questions and answers.
+ *
+ * Each event that needs an answer or work occupies a slot until the kernel
+ * has taken its answer.  What must hold:
+ *
+ *  S1  Each question is answered once.  A question that a remembered answer
+ *	to another one covers is not answered itself (the kernel did that);
+ *	should the kernel refuse that other answer, all that it covered are
+ *	looked up again.
+ *  S2  Replies of a batch are written before further events are read.
+ *  S3  From a discard's INVALIDATE until its DONE no mapping is given out
+ *	that overlaps it, and it begins in libcow only when no COPIED that
+ *	overlaps it is still on its way there.
+ *  S4  Slots that wait for a further event (INVALIDATED) are at most
+ *	MAX_WAITING, so that there is always room to read it; all others
+ *	become free by libcow alone.
+ */
+#include <endian.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <dmu.h>
+#include <libcow/cow.h>
+#include <common/num.h>
+
+#include "log.h"
+#include "serve.h"
+
+#define NR_SLOTS	256
+#define BATCH		64	/* events read at once */
+#define MAX_WAITING	64
+#define MAX_DEFERRED	4096
+#define NR_RECENT	32
+#define MAX_TRIES	64	/* halving the largest extent takes 25 */
+#define COMMIT_MS	5000	/* between commits that nobody asked for */
+#define COMMIT_MAX_MS	40000	/* the same when there was nothing to commit */
+
+enum slot_step {
+	SLOT_FREE = 0,
+	SLOT_AT_LIBCOW,		/* request submitted */
+	SLOT_AGAIN,		/* to be submitted (on) */
+	SLOT_SENT,		/* answered or covered; until the batch is taken */
+	SLOT_INVALIDATING,	/* waits for INVALIDATED */
+	SLOT_BEHIND_COPIED,	/* a discard that waits for S3 */
+};
+
+struct slot {
+	enum slot_step step;
+	struct dmu_event event;
+	uint64_t next;		/* MAP: first block not answered yet */
+	uint64_t span;		/* MAP: widest answer to give, 0 any */
+	bool covered;		/* MAP: S1 */
+	int refused;		/* error of a refused reply, or 0 */
+	unsigned int tries;	/* MAP: answers refused so far */
+	struct cowd_serve *serve;
+	struct cow_request req;
+};
+
+/* A remembered answer that is queued and not written yet. */
+struct recent {
+	struct dmu_extent extent;
+	bool for_write;
+};
+
+struct cowd_serve {
+	struct cow_chain *chain;
+	struct dmu_channel *channel;
+	uint64_t nr_blocks;
+	uint32_t block_size;	/* bytes */
+	unsigned int nr_free, nr_waiting, nr_discards;
+	bool stopped;
+	bool replies_queued, refused_any, retry_deferred, again_any;
+	int fatal;
+	unsigned int nr_recent;
+	struct recent recent[NR_RECENT];
+	struct slot slots[NR_SLOTS];
+	/* Events that cannot begin yet: a ring. */
+	unsigned int deferred_first, nr_deferred;
+	struct dmu_event deferred[MAX_DEFERRED];
+	int64_t commit_at;	/* ms, or 0: not armed */
+	int commit_ms;
+	struct cowd_serve_stats stats;
+};
+
+static int64_t now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000LL + ts.tv_nsec / 1000000;
+}
+
+/* ---- extents ------------------------------------------------------------ */
+
+static uint64_t extent_end(struct dmu_extent ext)
+{
+	return ext.block + ext.count;
+}
+
+static bool overlaps(struct dmu_extent a, struct dmu_extent b)
+{
+	return a.block < extent_end(b) && b.block < extent_end(a);
+}
+
+static bool contains(struct dmu_extent outer, struct dmu_extent inner)
+{
+	return outer.block <= inner.block &&
+	       extent_end(inner) <= extent_end(outer);
+}
+
+static struct dmu_extent event_extent(const struct dmu_event *event)
+{
+	return (struct dmu_extent){ event->block, event->count };
+}
+
+static bool is_discard(const struct slot *slot)
+{
+	return slot->step != SLOT_FREE &&
+	       (slot->event.type == DMU_EV_DISCARD ||
+		slot->event.type == DMU_EV_WRITE_ZEROES);
+}
+
+/* ---- slots -------------------------------------------------------------- */
+
+static void slot_done(struct cow_request *req, int status);
+
+static struct slot *slot_take(struct cowd_serve *s, const struct dmu_event *event)
+{
+	unsigned int i;
+
+	for (i = 0; i < NR_SLOTS; i++)
+		if (s->slots[i].step == SLOT_FREE)
+			break;
+	if (i == NR_SLOTS)
+		return NULL;	/* not reached: see cowd_serve_wants_events() */
+	s->nr_free--;
+	s->slots[i].event = *event;
+	s->slots[i].next = event->block;
+	s->slots[i].span = 0;
+	s->slots[i].covered = false;
+	s->slots[i].refused = 0;
+	s->slots[i].tries = 0;
+	s->slots[i].step = SLOT_AGAIN;
+	return &s->slots[i];
+}
+
+static void slot_free(struct slot *slot)
+{
+	slot->step = SLOT_FREE;
+	slot->serve->nr_free++;
+}
+
+/* What the kernel is told as the id of an INVALIDATE: the slot, never 0. */
+static uint64_t slot_name(const struct slot *slot)
+{
+	return (uint64_t)(slot - slot->serve->slots) + 1;
+}
+
+static void check_fatal(struct cowd_serve *s, int err)
+{
+	if (err && !s->fatal)
+		s->fatal = err;
+	s->replies_queued = true;
+}
+
+static void submit(struct slot *slot, enum cow_op op, uint32_t flags)
+{
+	struct cow_request *req = &slot->req;
+
+	req->op = op;
+	req->flags = flags;
+	req->done = slot_done;
+	req->user = slot;
+	slot->step = SLOT_AT_LIBCOW;
+	cow_submit(slot->serve->chain, req);
+}
+
+static void again(struct slot *slot)
+{
+	slot->step = SLOT_AGAIN;
+	slot->serve->again_any = true;
+}
+
+/* ---- deferred events ---------------------------------------------------- */
+
+/* No room to put it off: an answer that is allowed, if not the best. */
+static void refuse_event(struct cowd_serve *s, const struct dmu_event *event)
+{
+	struct dmu_extent ext = event_extent(event);
+	int err;
+
+	if (event->type == DMU_EV_MAP)
+		err = dmu_reply_fail(s->channel, event->id, ext, -EBUSY);
+	else if (event->type == DMU_EV_WRITE_ZEROES)
+		err = dmu_reply_done(s->channel, event->id, -EOPNOTSUPP);
+	else	/* a discard is a hint */
+		err = dmu_reply_done(s->channel, event->id, 0);
+	check_fatal(s, err);
+}
+
+static void defer(struct cowd_serve *s, const struct dmu_event *event)
+{
+	if (s->nr_deferred == MAX_DEFERRED) {
+		refuse_event(s, event);
+		return;
+	}
+	s->deferred[(s->deferred_first + s->nr_deferred++) % MAX_DEFERRED] = *event;
+}
+
+/* ---- MAP ---------------------------------------------------------------- */
+
+/* A discard in progress that overlaps @ext (S3), or NULL. */
+static struct slot *discard_over(struct cowd_serve *s, struct dmu_extent ext)
+{
+	unsigned int i;
+
+	if (!s->nr_discards)
+		return NULL;
+	for (i = 0; i < NR_SLOTS; i++)
+		if (is_discard(&s->slots[i]) &&
+		    overlaps(event_extent(&s->slots[i].event), ext))
+			return &s->slots[i];
+	return NULL;
+}
+
+/* Narrow [*first, *end), which holds @block, to what no discard touches. */
+static void avoid_discards(struct cowd_serve *s, uint64_t block,
+			   uint64_t *first, uint64_t *end)
+{
+	struct dmu_extent ext;
+	unsigned int i;
+
+	for (i = 0; s->nr_discards && i < NR_SLOTS; i++) {
+		if (!is_discard(&s->slots[i]))
+			continue;
+		ext = event_extent(&s->slots[i].event);
+		if (extent_end(ext) <= block)
+			*first = num_max(*first, extent_end(ext));
+		else
+			*end = num_min(*end, ext.block);
+	}
+}
+
+static bool is_covered(const struct cowd_serve *s, struct dmu_extent ext,
+		       bool write)
+{
+	unsigned int i;
+
+	for (i = 0; i < s->nr_recent; i++)
+		if (contains(s->recent[i].extent, ext) &&
+		    (s->recent[i].for_write || !write))
+			return true;
+	return false;
+}
+
+static struct dmu_extent rest_of(const struct slot *slot)
+{
+	uint64_t end = slot->event.block + slot->event.count;
+
+	return (struct dmu_extent){ slot->next, end - slot->next };
+}
+
+static bool is_write(const struct slot *slot)
+{
+	return slot->event.flags & DMU_EV_WRITE;
+}
+
+/* S1: a remembered answer that is queued now, and whom else it serves. */
+static void remember_answer(struct cowd_serve *s, struct dmu_extent ext,
+			    bool for_write)
+{
+	struct slot *slot;
+	unsigned int i;
+
+	if (s->nr_recent < NR_RECENT)
+		s->recent[s->nr_recent++] = (struct recent){ ext, for_write };
+	for (i = 0; i < NR_SLOTS; i++) {
+		slot = &s->slots[i];
+		if (slot->event.type != DMU_EV_MAP ||
+		    (slot->step != SLOT_AT_LIBCOW && slot->step != SLOT_AGAIN))
+			continue;
+		if (contains(ext, rest_of(slot)) && (for_write || !is_write(slot)))
+			slot->covered = true;
+	}
+}
+
+static void finish_covered(struct slot *slot)
+{
+	slot->serve->stats.covered++;
+	slot->step = SLOT_SENT;
+}
+
+static uint32_t query_flags(const struct dmu_event *event)
+{
+	return (event->flags & DMU_EV_WRITE ? COW_QUERY_WRITE : 0) |
+	       (event->flags & DMU_EV_OVERWRITE ? COW_QUERY_OVERWRITE : 0);
+}
+
+/* The widest answer that may be given for the block that is next. */
+static void set_limits(struct slot *slot)
+{
+	struct cowd_serve *s = slot->serve;
+	uint64_t first = 0, end = s->nr_blocks;
+
+	if (slot->span) {
+		first = num_round_down(slot->next, slot->span);
+		end = num_min(end, first + slot->span);
+	}
+	avoid_discards(s, slot->next, &first, &end);
+	slot->req.first = slot->next;
+	slot->req.count = num_min(rest_of(slot).count, end - slot->next);
+	slot->req.limit_first = first;
+	slot->req.limit_end = end;
+}
+
+static void map_submit(struct slot *slot)
+{
+	struct cowd_serve *s = slot->serve;
+	struct dmu_event rest = slot->event;
+
+	if (slot->covered || is_covered(s, rest_of(slot), is_write(slot))) {
+		slot->covered = true;
+		finish_covered(slot);
+		return;
+	}
+	if (discard_over(s, (struct dmu_extent){ slot->next, 1 })) {
+		rest.block = slot->next;
+		rest.count = rest_of(slot).count;
+		slot_free(slot);
+		defer(s, &rest);
+		return;
+	}
+	set_limits(slot);
+	submit(slot, COW_OP_MAP, query_flags(&slot->event));
+}
+
+static unsigned int reply_flags(const struct cow_answer *answer)
+{
+	return (answer->flags & COW_MAPPING_ONCE ? 0 : DMU_RE_REMEMBER) |
+	       (answer->flags & COW_MAPPING_DIRTY ? DMU_RE_METADATA : 0);
+}
+
+/* libcow's bits are little-endian, the kernel's words are its own. */
+static void copy_bits(uint64_t *dst, const uint8_t *src, uint64_t count)
+{
+	uint64_t i, words = (count + 63) / 64;
+
+	memcpy(dst, src, (count + 7) / 8);
+	if (count % 8)
+		((uint8_t *)dst)[count / 8] &= (uint8_t)((1u << count % 8) - 1);
+	for (i = 0; i < words; i++)
+		dst[i] = le64toh(dst[i]);
+}
+
+static int reply_cow(struct slot *slot, const struct cow_answer *answer)
+{
+	struct dmu_extent ext = { answer->first, answer->count };
+	struct dmu_place dest = { answer->file, answer->offset / COW_SECTOR_SIZE };
+	struct dmu_place source = { DMU_DEV_NONE, 0 };
+	uint64_t *bitmap = NULL;
+	int err;
+
+	if (answer->src_file != COW_NO_FILE)
+		source = (struct dmu_place){
+			answer->src_file, answer->src_offset / COW_SECTOR_SIZE };
+	err = dmu_reply_cow(slot->serve->channel, slot->event.id, ext, dest,
+			    source, reply_flags(answer),
+			    answer->copied ? &bitmap : NULL);
+	if (!err && bitmap)
+		copy_bits(bitmap, answer->copied, answer->count);
+	return err;
+}
+
+static int reply_linear(struct slot *slot, const struct cow_answer *answer)
+{
+	struct dmu_extent ext = { answer->first, answer->count };
+	struct dmu_place place = { answer->file, answer->offset / COW_SECTOR_SIZE };
+	unsigned int flags = reply_flags(answer);
+
+	if (answer->flags & COW_MAPPING_WRITABLE)
+		flags |= DMU_RE_WRITABLE;
+	return dmu_reply_linear(slot->serve->channel, slot->event.id, ext, place,
+				flags);
+}
+
+static int reply_answer(struct slot *slot, const struct cow_answer *answer)
+{
+	struct dmu_extent ext = { answer->first, answer->count };
+
+	switch (answer->kind) {
+	case COW_KIND_LINEAR:
+		return reply_linear(slot, answer);
+	case COW_KIND_COW:
+		return reply_cow(slot, answer);
+	default:
+		return dmu_reply_zero(slot->serve->channel, slot->event.id, ext,
+				      reply_flags(answer));
+	}
+}
+
+/*
+ * Cut the answer to what one reply can say.  With bits libcow has kept to
+ * the limit already; without, any part that holds the block asked for will do.
+ */
+static void clamp(struct slot *slot, struct cow_answer *answer)
+{
+	uint64_t skip;
+
+	answer->count = num_min(answer->count,
+				slot->serve->nr_blocks - answer->first);
+	if (answer->kind != COW_KIND_COW || answer->count <= DMU_MAX_COW_BLOCKS ||
+	    answer->copied)
+		return;
+	skip = num_round_down(slot->next - answer->first, DMU_MAX_COW_BLOCKS);
+	answer->first += skip;
+	answer->count = num_min(answer->count - skip, DMU_MAX_COW_BLOCKS);
+	answer->offset += skip * slot->serve->block_size;
+	if (answer->src_file != COW_NO_FILE)
+		answer->src_offset += skip * slot->serve->block_size;
+}
+
+static void map_refused(struct slot *slot);
+
+static void map_fail(struct slot *slot, int status)
+{
+	struct cowd_serve *s = slot->serve;
+
+	s->stats.failed++;
+	check_fatal(s, dmu_reply_fail(s->channel, slot->event.id, rest_of(slot),
+				      status));
+	slot->step = SLOT_SENT;
+}
+
+/* Is the answer one that may be given now?  S3 may have changed meanwhile. */
+static bool is_stale(struct slot *slot)
+{
+	const struct cow_answer *answer = &slot->req.answer;
+	struct dmu_extent ext = { answer->first, answer->count };
+
+	return discard_over(slot->serve, ext);
+}
+
+static void arm_commit(struct cowd_serve *s)
+{
+	if (!s->commit_at)
+		s->commit_at = now_ms() + s->commit_ms;
+}
+
+static void map_done(struct slot *slot, int status)
+{
+	struct cowd_serve *s = slot->serve;
+	struct cow_answer *answer = &slot->req.answer;
+	bool for_write;
+
+	if (slot->covered) {
+		finish_covered(slot);
+		return;
+	}
+	if (slot->refused) {
+		map_refused(slot);
+		return;
+	}
+	if (!status && is_stale(slot)) {
+		again(slot);
+		return;
+	}
+	if (status) {
+		map_fail(slot, status);
+		return;
+	}
+	clamp(slot, answer);
+	check_fatal(s, reply_answer(slot, answer));
+	slot->next = answer->first + answer->count;
+	if (slot->next >= slot->event.block + slot->event.count)
+		slot->step = SLOT_SENT;
+	else
+		again(slot);
+	for_write = answer->kind == COW_KIND_COW ||
+		    answer->flags & COW_MAPPING_WRITABLE;
+	if (!(answer->flags & COW_MAPPING_ONCE))
+		remember_answer(s, (struct dmu_extent){ answer->first, answer->count },
+				for_write);
+	if (for_write || answer->flags & COW_MAPPING_DIRTY)
+		arm_commit(s);
+}
+
+/* ---- COPIED, FLUSH ------------------------------------------------------ */
+
+static void copied_submit(struct slot *slot)
+{
+	const struct dmu_event *event = &slot->event;
+
+	slot->req.first = event->block;
+	slot->req.count = event->count;
+	slot->req.file = event->dev;
+	slot->req.offset = event->sector * COW_SECTOR_SIZE;
+	submit(slot, COW_OP_COPIED, 0);
+}
+
+/* S3: discards that waited for a COPIED may begin. */
+static void retry_behind_copied(struct cowd_serve *s)
+{
+	unsigned int i;
+
+	for (i = 0; s->nr_discards && i < NR_SLOTS; i++)
+		if (s->slots[i].step == SLOT_BEHIND_COPIED)
+			again(&s->slots[i]);
+}
+
+static void commit_done(struct slot *slot, int status)
+{
+	struct cowd_serve *s = slot->serve;
+
+	if (status && status != s->stats.commit_error)
+		cowd_log(COWD_ERROR, "commit failed: %s", strerror(-status));
+	s->stats.commit_error = status;
+	check_fatal(s, dmu_reply_flushed(s->channel, slot->event.id, status));
+	slot->step = SLOT_SENT;
+}
+
+/* ---- DISCARD, WRITE_ZEROES ---------------------------------------------- */
+
+static void invalidate(struct slot *slot, struct dmu_extent ext)
+{
+	struct cowd_serve *s = slot->serve;
+
+	slot->step = SLOT_INVALIDATING;
+	s->nr_waiting++;
+	check_fatal(s, dmu_invalidate(s->channel, slot_name(slot), ext));
+}
+
+static bool copied_over(struct cowd_serve *s, struct dmu_extent ext)
+{
+	unsigned int i;
+
+	for (i = 0; i < NR_SLOTS; i++)
+		if (s->slots[i].step != SLOT_FREE &&
+		    s->slots[i].event.type == DMU_EV_COPIED &&
+		    overlaps(event_extent(&s->slots[i].event), ext))
+			return true;
+	return false;
+}
+
+static void discard_submit(struct slot *slot)
+{
+	const struct dmu_event *event = &slot->event;
+
+	if (copied_over(slot->serve, event_extent(event))) {
+		slot->step = SLOT_BEHIND_COPIED;
+		return;
+	}
+	slot->req.first = event->block;
+	slot->req.count = event->count;
+	submit(slot, event->type == DMU_EV_DISCARD ? COW_OP_DISCARD :
+						     COW_OP_WRITE_ZEROES, 0);
+}
+
+static void discard_done(struct slot *slot, int status)
+{
+	struct cowd_serve *s = slot->serve;
+
+	s->nr_discards--;
+	s->retry_deferred = true;
+	/* From here on it no longer holds mappings back, see is_discard(). */
+	check_fatal(s, dmu_reply_done(s->channel, slot->event.id, status));
+	arm_commit(s);
+	slot_free(slot);
+}
+
+/* ---- one slot ----------------------------------------------------------- */
+
+static void slot_submit(struct slot *slot)
+{
+	switch (slot->event.type) {
+	case DMU_EV_MAP:
+		map_submit(slot);
+		break;
+	case DMU_EV_COPIED:
+		copied_submit(slot);
+		break;
+	case DMU_EV_FLUSH:
+		submit(slot, COW_OP_COMMIT, COW_REQ_DATA_DURABLE);
+		break;
+	default:
+		discard_submit(slot);
+	}
+}
+
+/* libcow is done.  The answer's bits are valid in here only. */
+static void slot_done(struct cow_request *req, int status)
+{
+	struct slot *slot = req->user;
+
+	if (slot->serve->stopped)
+		return;
+	switch (slot->event.type) {
+	case DMU_EV_MAP:
+		map_done(slot, status);
+		break;
+	case DMU_EV_COPIED:
+		slot_free(slot);
+		retry_behind_copied(slot->serve);
+		break;
+	case DMU_EV_FLUSH:
+		commit_done(slot, status);
+		break;
+	default:
+		discard_done(slot, status);
+	}
+}
+
+/* ---- events ------------------------------------------------------------- */
+
+/* INVALIDATED: the slot that asked for it goes on. */
+static void invalidated(struct cowd_serve *s, const struct dmu_event *event)
+{
+	struct slot *slot;
+
+	if (!event->id || event->id > NR_SLOTS)
+		return;
+	slot = &s->slots[event->id - 1];
+	if (slot->step != SLOT_INVALIDATING)
+		return;
+	s->nr_waiting--;
+	s->retry_deferred = true;
+	again(slot);
+}
+
+static void start_discard(struct cowd_serve *s, const struct dmu_event *event)
+{
+	struct slot *slot;
+
+	if (s->nr_waiting >= MAX_WAITING) {
+		defer(s, event);
+		return;
+	}
+	slot = slot_take(s, event);
+	s->nr_discards++;
+	invalidate(slot, event_extent(event));
+}
+
+static void start(struct cowd_serve *s, const struct dmu_event *event)
+{
+	switch (event->type) {
+	case DMU_EV_DISCARD:
+	case DMU_EV_WRITE_ZEROES:
+		start_discard(s, event);
+		break;
+	case DMU_EV_MAP:
+	case DMU_EV_COPIED:
+	case DMU_EV_FLUSH:
+		slot_submit(slot_take(s, event));
+		break;
+	case DMU_EV_INVALIDATED:
+		invalidated(s, event);
+		break;
+	default:	/* REPLAY_END: nothing to do */
+		break;
+	}
+}
+
+static void count_event(struct cowd_serve *s, const struct dmu_event *event)
+{
+	s->stats.map += event->type == DMU_EV_MAP;
+	s->stats.copied += event->type == DMU_EV_COPIED;
+	s->stats.flush += event->type == DMU_EV_FLUSH;
+	s->stats.discard += event->type == DMU_EV_DISCARD;
+	s->stats.write_zeroes += event->type == DMU_EV_WRITE_ZEROES;
+}
+
+static int read_events(struct cowd_serve *s)
+{
+	const struct dmu_event *events;
+	int i, n;
+
+	if (!cowd_serve_wants_events(s))
+		return 0;
+	n = dmu_read_events(s->channel, &events);
+	if (n < 0)
+		return n == -EAGAIN ? 0 : n;
+	for (i = 0; i < n; i++) {
+		count_event(s, &events[i]);
+		if (events[i].type == DMU_EV_FLUSH)
+			s->commit_ms = COMMIT_MS;
+		start(s, &events[i]);
+	}
+	return 0;
+}
+
+/* Each event that was put off gets one more try; it may be put off again. */
+static void start_deferred(struct cowd_serve *s)
+{
+	unsigned int n = s->nr_deferred;
+	struct dmu_event event;
+
+	s->retry_deferred = false;
+	for (; n && cowd_serve_wants_events(s); n--) {
+		event = s->deferred[s->deferred_first];
+		s->deferred_first = (s->deferred_first + 1) % MAX_DEFERRED;
+		s->nr_deferred--;
+		start(s, &event);
+	}
+	if (n)
+		s->retry_deferred = true;
+}
+
+static void submit_again(struct cowd_serve *s)
+{
+	unsigned int i;
+
+	while (s->again_any && !s->fatal) {
+		s->again_any = false;
+		for (i = 0; i < NR_SLOTS; i++)
+			if (s->slots[i].step == SLOT_AGAIN)
+				slot_submit(&s->slots[i]);
+	}
+}
+
+/* ---- replies ------------------------------------------------------------ */
+
+static struct slot *slot_by_reply(struct cowd_serve *s,
+				  const struct dmu_reply *reply)
+{
+	unsigned int i;
+
+	if (reply->type == DMU_RE_INVALIDATE)
+		return reply->id && reply->id <= NR_SLOTS ?
+		       &s->slots[reply->id - 1] : NULL;
+	for (i = 0; i < NR_SLOTS; i++)
+		if (s->slots[i].step != SLOT_FREE &&
+		    s->slots[i].event.id == reply->id &&
+		    s->slots[i].event.type == DMU_EV_MAP)
+			return &s->slots[i];
+	return NULL;
+}
+
+/* Called while replies are written: only take notes. */
+static void on_refused(void *data, const struct dmu_reply *reply, int error)
+{
+	struct cowd_serve *s = data;
+	struct slot *slot;
+
+	s->stats.refused++;
+	cowd_log(COWD_DEBUG, "the kernel refused reply %u for blocks %llu+%llu: %s",
+		 reply->type, (unsigned long long)reply->block,
+		 (unsigned long long)reply->count, strerror(-error));
+	if (reply->type != DMU_RE_MAP && reply->type != DMU_RE_INVALIDATE)
+		return;
+	slot = slot_by_reply(s, reply);
+	if (!slot)
+		return;
+	slot->refused = error;
+	if (reply->type == DMU_RE_MAP && error != -EEXIST)
+		slot->span = slot->span ? num_min(slot->span, reply->count) :
+					  reply->count;
+	s->refused_any = true;
+}
+
+/* The largest power of two that is less than @n, or 0. */
+static uint64_t narrower(uint64_t n)
+{
+	uint64_t p = 1;
+
+	if (n <= 1)
+		return 0;
+	while (p * 2 < n)
+		p *= 2;
+	return p;
+}
+
+/* What to do about MAP @slot, an answer of which was refused. */
+static void map_refused(struct slot *slot)
+{
+	struct cowd_serve *s = slot->serve;
+	struct dmu_extent rest;
+	int err = slot->refused;
+
+	slot->refused = 0;
+	slot->next = slot->event.block;	/* what was taken is ENOENT, no harm */
+	rest = rest_of(slot);
+	if (++slot->tries > MAX_TRIES) {
+		map_fail(slot, -EIO);
+		return;
+	}
+	if (err == -EEXIST) {
+		/* Narrow first; what is in the way even then is taken away. */
+		if (slot->span != 1) {
+			slot->span = 1;
+			again(slot);
+		} else if (s->nr_waiting < MAX_WAITING) {
+			invalidate(slot, rest);
+		} else {
+			map_fail(slot, -EBUSY);
+		}
+		return;
+	}
+	if (err == -E2BIG || err == -ENOMEM) {
+		slot->span = narrower(slot->span);
+		if (slot->span) {
+			again(slot);
+			return;
+		}
+		map_fail(slot, -ENOMEM);
+		return;
+	}
+	cowd_log(COWD_ERROR, "the kernel refused a mapping of blocks %llu+%llu: %s",
+		 (unsigned long long)rest.block, (unsigned long long)rest.count,
+		 strerror(-err));
+	map_fail(slot, -EIO);
+}
+
+static void slot_refused(struct slot *slot)
+{
+	struct cowd_serve *s = slot->serve;
+
+	if (slot->event.type == DMU_EV_MAP &&
+	    (slot->step == SLOT_SENT || slot->step == SLOT_AGAIN)) {
+		map_refused(slot);
+	} else if (slot->step == SLOT_INVALIDATING) {
+		/* No memory, most likely: the kernel is asked again. */
+		slot->refused = 0;
+		s->nr_waiting--;
+		if (slot->event.type == DMU_EV_MAP)
+			map_fail(slot, -ENOMEM);
+		else
+			discard_done(slot, -ENOMEM);
+	}
+}
+
+/*
+ * The batch was written.  Sent slots are free now, but for those with a
+ * refused reply and, if there was any, those that it was to cover (S1).
+ */
+static void settle(struct cowd_serve *s)
+{
+	bool refused_any = s->refused_any;
+	struct slot *slot;
+	unsigned int i;
+
+	s->nr_recent = 0;
+	s->refused_any = false;
+	for (i = 0; i < NR_SLOTS; i++) {
+		slot = &s->slots[i];
+		if (slot->step == SLOT_FREE)
+			continue;
+		if (slot->refused) {
+			slot_refused(slot);
+		} else if (refused_any && slot->covered) {
+			slot->covered = false;
+			if (slot->step == SLOT_SENT)
+				again(slot);
+		} else if (slot->step == SLOT_SENT) {
+			slot_free(slot);
+		}
+	}
+}
+
+/* Write replies until there is nothing more to say now. */
+static int flush_replies(struct cowd_serve *s)
+{
+	int err;
+
+	do {
+		submit_again(s);
+		if (s->fatal)
+			return s->fatal;
+		s->replies_queued = false;
+		err = dmu_flush_replies(s->channel);
+		if (err)
+			return err;
+		settle(s);
+		if (s->retry_deferred)
+			start_deferred(s);
+	} while (s->again_any || s->replies_queued);
+	return 0;
+}
+
+/* ---- the commit that nobody asked for ----------------------------------- */
+
+static void ask_for_commit(struct cowd_serve *s)
+{
+	if (!s->commit_at || now_ms() < s->commit_at)
+		return;
+	check_fatal(s, dmu_request_commit(s->channel));
+	/*
+	 * The kernel copies without telling, so it is asked again and again;
+	 * more and more seldom unless a FLUSH comes of it.
+	 */
+	s->commit_at = now_ms() + s->commit_ms;
+	s->commit_ms = s->commit_ms * 2 > COMMIT_MAX_MS ? COMMIT_MAX_MS :
+							  s->commit_ms * 2;
+}
+
+/* ---- public ------------------------------------------------------------- */
+
+int cowd_serve_work(struct cowd_serve *s)
+{
+	int err;
+
+	if (s->fatal)
+		return s->fatal;
+	ask_for_commit(s);
+	cow_dispatch(s->chain);
+	err = flush_replies(s);
+	if (err)
+		return err;
+	err = read_events(s);
+	if (err)
+		return err;
+	return flush_replies(s);
+}
+
+bool cowd_serve_wants_events(const struct cowd_serve *s)
+{
+	return s->nr_free >= BATCH;
+}
+
+int cowd_serve_fd(const struct cowd_serve *s)
+{
+	return dmu_channel_fd(s->channel);
+}
+
+int cowd_serve_timeout(const struct cowd_serve *s)
+{
+	int64_t left;
+
+	if (!s->commit_at)
+		return -1;
+	left = s->commit_at - now_ms();
+	return left < 0 ? 0 : (int)left;
+}
+
+uint64_t cowd_serve_features(const struct cow_chain *chain)
+{
+	struct cow_chain_info info;
+
+	cow_chain_info(chain, &info);
+	return (info.can_discard ? DMU_FEAT_DISCARD : 0) |
+	       (info.can_write_zeroes ? DMU_FEAT_WRITE_ZEROES : 0);
+}
+
+void cowd_serve_stats(const struct cowd_serve *s, struct cowd_serve_stats *stats)
+{
+	*stats = s->stats;
+	stats->in_flight = NR_SLOTS - s->nr_free + s->nr_deferred;
+}
+
+int cowd_serve_new(struct cow_chain *chain, int fd, struct cowd_serve **serve)
+{
+	struct cowd_serve *s = calloc(1, sizeof(*s));
+	struct cow_chain_info info;
+	uint64_t bits;
+	unsigned int i;
+	int err;
+
+	if (!s)
+		return -ENOMEM;
+	cow_chain_info(chain, &info);
+	s->chain = chain;
+	s->nr_blocks = info.nr_blocks;
+	s->block_size = info.block_size;
+	s->nr_free = NR_SLOTS;
+	s->commit_ms = COMMIT_MS;
+	for (i = 0; i < NR_SLOTS; i++)
+		s->slots[i].serve = s;
+	bits = info.writable ? num_min(info.nr_blocks, DMU_MAX_COW_BLOCKS) : 0;
+	err = dmu_channel_open(fd, BATCH, NR_SLOTS, DMU_BITMAP_LEN(bits),
+			       on_refused, s, &s->channel);
+	if (err) {
+		free(s);
+		return err;
+	}
+	*serve = s;
+	return 0;
+}
+
+void cowd_serve_stop(struct cowd_serve *s)
+{
+	if (s)
+		s->stopped = true;
+}
+
+int cowd_serve_forget_all(struct cowd_serve *s)
+{
+	struct dmu_extent all = { 0, s->nr_blocks };
+
+	/* An id that is no slot's: nothing waits for the end. */
+	return dmu_invalidate(s->channel, NR_SLOTS + 1, all);
+}
+
+void cowd_serve_free(struct cowd_serve *s)
+{
+	if (!s)
+		return;
+	dmu_channel_close(s->channel);
+	free(s);
+}
