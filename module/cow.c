@@ -242,7 +242,7 @@ static void dmu_chunk_clean(struct dmu_cow *cow, u64 chunk)
  * dirty list, so that it can be walked across the breaks.
  */
 static void dmu_walk_chunks(struct dmu_disk *d,
-			           void (*fn)(struct dmu_cow *, u64))
+			    void (*fn)(struct dmu_cow *, u64))
 {
 	struct dmu_cow *cow;
 
