@@ -32,6 +32,8 @@
 #define COW_CHAIN_MAX		64u	/* images in a chain */
 #define COW_CACHE_DEFAULT	(16u << 20)
 #define COW_NO_FILE		UINT32_MAX
+/* Most tables that a request holds, of all images together. */
+#define COW_REQUEST_PINS	160u
 
 struct cow_chain;
 struct cow_request;
@@ -156,8 +158,6 @@ int cow_chain_file(const struct cow_chain *chain, uint32_t file,
 struct cow_image *cow_chain_image(const struct cow_chain *chain,
 				  uint32_t level);
 const char *cow_image_format(const struct cow_image *img);
-/* Bytes of the disk of one image, as its plugin tells. */
-uint64_t cow_image_size(const struct cow_image *img);
 uint32_t cow_image_block_size(const struct cow_image *img);
 /* What the image names as its backing, or NULL; level + 1 may not be open. */
 const char *cow_image_backing_path(const struct cow_image *img);
@@ -202,8 +202,9 @@ typedef void (*cow_done_fn)(struct cow_request *req, int status);
  * A request, owned by the caller, untouched by it from cow_submit() to
  * done().  Requests are independent of each other and may be done in any
  * order, but for one rule: a COMMIT covers every COPIED, DISCARD and
- * WRITE_ZEROES submitted before it.  When one of these failed, each later
- * COMMIT fails with its errno: what the metadata should say is not known.
+ * WRITE_ZEROES submitted before it, and no COPIED, DISCARD or
+ * WRITE_ZEROES submitted after it.  When a COPIED failed, each later COMMIT
+ * fails with its errno: the metadata does not say what it should.
  */
 struct cow_request {
 	enum cow_op op;
@@ -221,20 +222,24 @@ struct cow_request {
 	/* COPIED: where block first stands.  file is the chain's index. */
 	uint32_t file;
 	uint64_t offset;
-	/* Called once, from cow_dispatch() or from within cow_submit(). */
+	/*
+	 * Called once, from cow_dispatch(), cow_chain_close() or within
+	 * cow_submit().  May submit, must not dispatch or close.
+	 */
 	cow_done_fn done;
 	void *user;
 
 	struct cow_answer answer;	/* MAP, status 0 */
 
 	struct {
-		struct cow_request *next;
+		struct cow_request *next, *prev;	/* in order of id */
 		struct cow_mapping top;
 		uint64_t id;
 		uint64_t progress;
-		uint32_t state;
+		uint16_t state;
+		bool waiting, starved;
 		uint16_t nr_pins;
-		uint16_t pins[COW_TABLES_PER_CALL];
+		uint16_t pins[COW_REQUEST_PINS];
 	} priv;
 };
 
@@ -275,6 +280,13 @@ int cow_flush(struct cow_chain *chain);
 /* Whole blocks inside the range only; the rest keeps its contents. */
 int cow_pdiscard(struct cow_chain *chain, uint64_t offset, uint64_t len);
 int cow_pwrite_zeroes(struct cow_chain *chain, uint64_t offset, uint64_t len);
+/*
+ * Does the top image itself hold the data at offset, or does what is below
+ * show?  *len is the length of the run of blocks from the one of offset, to
+ * which the same answer applies, in bytes from offset.
+ */
+int cow_status(struct cow_chain *chain, uint64_t offset, bool *held,
+	       uint64_t *len);
 /* Submit one request and wait for it; its status. */
 int cow_call(struct cow_chain *chain, struct cow_request *req);
 

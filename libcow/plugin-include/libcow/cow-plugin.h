@@ -51,7 +51,7 @@ extern "C" {
 #define COW_BLOCK_SIZE_MIN	512u
 #define COW_BLOCK_SIZE_MAX	(16u << 20)
 #define COW_TABLE_SIZE_MIN	4096u
-#define COW_TABLE_SIZE_MAX	(1u << 20)
+#define COW_TABLE_SIZE_MAX	(256u << 10)
 #define COW_TABLE_SIZE_DEFAULT	(64u << 10)
 /* Most tables that one call of one callback may get. */
 #define COW_TABLES_PER_CALL	80u
@@ -260,10 +260,11 @@ struct cow_plugin {
 	int (*read)(void *handle, const struct cow_mapping *mapping, void *buf,
 		    size_t len);
 	/*
-	 * The backing image is open: is it the one that was meant?  0, or
-	 * -ESTALE when it changed.  Not called with COW_OPEN_ANY_BACKING.
+	 * The backing image is open (and will be until ->close()).  With
+	 * verify: is it the one that was meant?  0, or -ESTALE (reported)
+	 * when it changed.  Without, as with COW_OPEN_ANY_BACKING, any is.
 	 */
-	int (*backing)(void *handle, struct cow_image *backing);
+	int (*backing)(void *handle, struct cow_image *backing, bool verify);
 	/* Make an image in file 0 of img.  What it wrote is synced by libcow. */
 	int (*create)(struct cow_image *img, const struct cow_create *create);
 	/*
@@ -315,6 +316,8 @@ void cow_warn(struct cow_image *img, const char *fmt, ...)
 /* --- The image --------------------------------------------------------- */
 
 const char *cow_image_path(const struct cow_image *img);
+/* Bytes of its disk, as ->info() told: of use in ->backing() and ->create(). */
+uint64_t cow_image_size(const struct cow_image *img);
 /* Value of an option given by the user, or NULL. */
 const char *cow_image_option(const struct cow_image *img, const char *name);
 /*

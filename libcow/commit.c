@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * commit.c - write order: what is dirty becomes durable.
+ *
+ *	IDLE -> HOOK -> DATA -> TABLES -> SYNC -+-> (end) IDLE
+ *	                          ^------------´  next phase
+ *
+ * HOOK	  ->commit() of the plugin runs.  At its end the set of dirty tables
+ *	  is frozen; what changes from now on belongs to the next commit.
+ * DATA   The files are synced, so that no metadata is durable before the
+ *	  data that it refers to.  Left out when the data is durable already.
+ * TABLES The frozen tables of one phase are written,
+ * SYNC   and made durable.
+ *
+ * Invariants:
+ *  1. A table of phase n is written only after all of the phases before n
+ *     are durable.
+ *  2. A table is clean only after the sync that followed its write.
+ *  3. After any error the rest is not written, all that is not durable is
+ *     dirty again, and every request that waited gets the errno.
+ *  4. A commit covers the changes submitted before it and none submitted
+ *     after: request.c runs no change while an older COMMIT is not frozen.
+ */
+#include "internal.h"
+
+#include <errno.h>
+#include <string.h>
+
+static bool joins(struct cow_chain *chain, const struct cow_request *req)
+{
+	return req->op == COW_OP_COMMIT &&
+	       req->priv.id <= chain->commit.last_id;
+}
+
+/* All COMMITs that no running change stands before.  False: nothing to do. */
+static bool gather(struct cow_chain *chain)
+{
+	struct cow_commit *c = &chain->commit;
+	struct cow_request *req;
+	bool found = false;
+
+	c->last_id = 0;
+	c->data_durable = true;
+	for (req = chain->active.priv.next; req != &chain->active;
+	     req = req->priv.next) {
+		if (cow_request_changes(req))
+			break;
+		if (req->op != COW_OP_COMMIT)
+			continue;
+		found = true;
+		c->last_id = req->priv.id;
+		c->data_durable &= !!(req->flags & COW_REQ_DATA_DURABLE);
+	}
+	if (c->wanted || !found)
+		c->data_durable = false;
+	return found || c->wanted;
+}
+
+static void each_frozen(struct cow_chain *chain, bool written, int phase)
+{
+	struct cow_cache *cache = &chain->cache;
+	uint32_t i;
+
+	for (i = 0; i < cache->nr_slots; i++) {
+		struct cow_table *t = &cache->tables[i];
+
+		if (phase < 0 || t->frozen_phase == phase)
+			cow_table_thaw(t, written);
+	}
+}
+
+static void freeze_all(struct cow_chain *chain)
+{
+	struct cow_cache *cache = &chain->cache;
+	uint32_t i;
+
+	for (i = 0; i < cache->nr_slots; i++)
+		cow_table_freeze(&cache->tables[i]);
+	chain->commit.frozen = true;
+}
+
+/* --- I/O ------------------------------------------------------------------ */
+
+static struct cow_chain *chain_of_sync(struct cow_io *io)
+{
+	return io->buf;
+}
+
+static void sync_done(struct cow_io *io)
+{
+	struct cow_chain *chain = chain_of_sync(io);
+	struct cow_commit *c = &chain->commit;
+
+	c->pending--;
+	if (!io->status)
+		return;
+	c->status = io->status;
+	cow_log_error(&chain->log, io->status, "%s: cannot be synced: %s",
+		      io->file->path, strerror(-io->status));
+}
+
+static void start_syncs(struct cow_chain *chain, bool all)
+{
+	uint32_t i;
+
+	for (i = 0; i < chain->images[0]->nr_files; i++) {
+		struct cow_file *f = chain->images[0]->files[i];
+		struct cow_io *io = &chain->commit.syncs[f->index];
+
+		if (!f->writable || !(all || f->needs_sync))
+			continue;
+		f->needs_sync = false;
+		*io = (struct cow_io){
+			.op = COW_IO_SYNC,
+			.file = f,
+			.buf = chain,
+			.done = sync_done,
+		};
+		chain->commit.pending++;
+		cow_engine_submit(&chain->engine, io);
+	}
+}
+
+static void write_done(struct cow_io *io)
+{
+	struct cow_table *t = (struct cow_table *)
+		((char *)io - offsetof(struct cow_table, io));
+	struct cow_commit *c = &t->chain->commit;
+
+	c->pending--;
+	t->file->needs_sync = true;
+	if (!io->status)
+		return;
+	c->status = io->status;
+	cow_error(t->img, io->status,
+		  "a table at offset %llu of %s cannot be written: %s",
+		  (unsigned long long)t->offset, t->file->path,
+		  strerror(-io->status));
+}
+
+static void start_write(struct cow_chain *chain, struct cow_table *t)
+{
+	uint8_t *data = t->frozen ? t->frozen : t->data;
+
+	t->io = (struct cow_io){
+		.op = COW_IO_WRITE,
+		.file = t->file,
+		.buf = data + t->frozen_lo,
+		.len = t->frozen_hi - t->frozen_lo,
+		.offset = t->offset + t->frozen_lo,
+		.done = write_done,
+	};
+	chain->commit.pending++;
+	chain->cache.writes++;
+	cow_engine_submit(&chain->engine, &t->io);
+}
+
+/* --- Stages --------------------------------------------------------------- */
+
+static void fail_starved(struct cow_chain *chain, int status)
+{
+	struct cow_request *req, *next;
+
+	for (req = chain->active.priv.next; req != &chain->active;
+	     req = next) {
+		next = req->priv.next;
+		if (req->priv.starved)
+			cow_request_finish(chain, req, status);
+	}
+}
+
+static void commit_end(struct cow_chain *chain)
+{
+	struct cow_commit *c = &chain->commit;
+	const struct cow_plugin *plugin = chain->images[0]->plugin;
+	struct cow_request *req, *next;
+	int status = c->status;
+
+	each_frozen(chain, false, -1);
+	c->stage = COW_COMMIT_IDLE;
+	c->frozen = false;
+	c->done++;
+	if (plugin->committed)
+		plugin->committed(chain->images[0]->handle, status);
+	if (status)
+		fail_starved(chain, status);
+	if (!status)
+		status = c->lost;
+	for (req = chain->active.priv.next; req != &chain->active;
+	     req = next) {
+		next = req->priv.next;
+		if (joins(chain, req))
+			cow_request_finish(chain, req, status);
+	}
+}
+
+/* The next phase that has something to write; the end after the last. */
+static void next_phase(struct cow_chain *chain)
+{
+	struct cow_commit *c = &chain->commit;
+	struct cow_cache *cache = &chain->cache;
+	uint32_t i;
+
+	for (; c->phase < COW_PHASES && !c->pending; c->phase++) {
+		c->stage = COW_COMMIT_TABLES;
+		for (i = 0; i < cache->nr_slots; i++) {
+			struct cow_table *t = &cache->tables[i];
+
+			if (t->in_commit && t->frozen_phase == c->phase)
+				start_write(chain, t);
+		}
+		if (c->pending)
+			return;
+	}
+	commit_end(chain);
+}
+
+/* 0 when the hook is through, -EAGAIN when it waits for tables. */
+static int run_hook(struct cow_chain *chain)
+{
+	const struct cow_plugin *plugin = chain->images[0]->plugin;
+	struct cow_request *req = &chain->commit.req;
+	int ret = 0;
+
+	if (!plugin->commit)
+		return 0;
+	chain->current = req;
+	req->priv.starved = false;
+	ret = plugin->commit(chain->images[0]->handle);
+	chain->current = NULL;
+	if (ret != -EAGAIN)
+		cow_cache_unpin(chain, req);
+	return ret;
+}
+
+static bool stage_hook(struct cow_chain *chain)
+{
+	struct cow_commit *c = &chain->commit;
+	int ret = run_hook(chain);
+
+	if (ret == -EAGAIN)
+		return false;
+	c->status = ret;
+	if (ret) {
+		commit_end(chain);
+		return true;
+	}
+	freeze_all(chain);
+	c->stage = COW_COMMIT_DATA;
+	if (!c->data_durable)
+		start_syncs(chain, true);
+	return true;
+}
+
+static bool stage_idle(struct cow_chain *chain)
+{
+	struct cow_commit *c = &chain->commit;
+
+	if (!chain->writable || !gather(chain))
+		return false;
+	c->wanted = false;
+	c->stage = COW_COMMIT_HOOK;
+	c->phase = 0;
+	c->status = 0;
+	return true;
+}
+
+bool cow_commit_run(struct cow_chain *chain)
+{
+	struct cow_commit *c = &chain->commit;
+
+	if (c->pending)
+		return false;
+	switch (c->stage) {
+	case COW_COMMIT_IDLE:
+		return stage_idle(chain);
+	case COW_COMMIT_HOOK:
+		return stage_hook(chain);
+	case COW_COMMIT_DATA:
+		break;
+	case COW_COMMIT_TABLES:
+		if (c->status)
+			break;
+		c->stage = COW_COMMIT_SYNC;
+		start_syncs(chain, false);
+		return true;
+	case COW_COMMIT_SYNC:
+		if (c->status)
+			break;
+		each_frozen(chain, true, (int)c->phase);
+		c->phase++;
+		break;
+	}
+	if (c->status)
+		commit_end(chain);
+	else
+		next_phase(chain);
+	return true;
+}

@@ -1,0 +1,343 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * create.c - make a new image.
+ *
+ * It is made in a file without a name, which appears under its name when it
+ * is complete and durable.  So nothing is left behind by a failure, nor by a
+ * crash.  Where the file system has no such files, a temporary name is used.
+ */
+#include "internal.h"
+
+#include <common/num.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+struct creation {
+	const struct cow_create_params *p;
+	const struct cow_log *log;
+	char *dir;		/* of the image */
+	char *temp;		/* a name that exists until it is renamed */
+	struct cow_image img;
+	struct cow_chain *backing;
+	char *backing_path;	/* as recorded */
+};
+
+static int report(const struct creation *c, int ret, const char *what)
+{
+	return cow_log_error(c->log, ret, "%s: %s: %s", c->p->path, what,
+			     strerror(-ret));
+}
+
+/* --- What is there already ------------------------------------------------ */
+
+static int check_unused(const struct creation *c)
+{
+	int fd, ret;
+
+	fd = open(c->p->path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0)
+		return report(c, -errno, "cannot be opened to replace it");
+	ret = cow_file_lock(fd, true);
+	close(fd);
+	if (ret == -EBUSY)
+		return cow_log_error(c->log, ret,
+			"%s: is in use by another program and cannot be replaced",
+			c->p->path);
+	return ret ? report(c, ret, "cannot be locked") : 0;
+}
+
+static int check_target(const struct creation *c)
+{
+	struct stat st;
+
+	if (lstat(c->p->path, &st) < 0)
+		return errno == ENOENT ? 0 :
+			report(c, -errno, "cannot be created");
+	if (!S_ISREG(st.st_mode))
+		return cow_log_error(c->log, -EEXIST,
+			"%s: exists and is no regular file; it is not replaced",
+			c->p->path);
+	if (!c->p->force)
+		return cow_log_error(c->log, -EEXIST,
+			"%s: exists already; use --force to replace it",
+			c->p->path);
+	return check_unused(c);
+}
+
+/* The image must not replace a file that it is made from. */
+static int check_not_backing(const struct creation *c)
+{
+	struct stat st;
+	uint32_t i;
+
+	if (!c->backing || stat(c->p->path, &st) < 0)
+		return 0;
+	for (i = 0; i < c->backing->nr_files; i++) {
+		const struct cow_file *f = c->backing->files[i];
+
+		if (f->dev == st.st_dev && f->ino == st.st_ino)
+			return cow_log_error(c->log, -EINVAL,
+				"%s: is the base itself, or one of its bases",
+				c->p->path);
+	}
+	return 0;
+}
+
+/* --- The backing image ---------------------------------------------------- */
+
+static bool same_dir(const char *a, const char *b)
+{
+	struct stat sa, sb;
+
+	return stat(a, &sa) == 0 && stat(b, &sb) == 0 &&
+	       sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
+}
+
+/*
+ * An absolute path is recorded as it is: it may be a link that is meant to
+ * be one (/dev/vg/lv).  A relative one becomes the bare name if both are in
+ * one folder, so that the pair can be moved, else it is made absolute.
+ */
+static int record_path(struct creation *c)
+{
+	const char *path = c->p->backing_path, *name;
+	char *copy, *cwd;
+	int ret = 0;
+
+	if (*path == '/') {
+		c->backing_path = strdup(path);
+		return c->backing_path ? 0 : -ENOMEM;
+	}
+	copy = strdup(path);
+	if (!copy)
+		return -ENOMEM;
+	name = strrchr(path, '/');
+	name = name ? name + 1 : path;
+	if (same_dir(dirname(copy), c->dir)) {
+		c->backing_path = strdup(name);
+	} else {
+		cwd = getcwd(NULL, 0);
+		if (!cwd || asprintf(&c->backing_path, "%s/%s", cwd, path) < 0)
+			c->backing_path = NULL;
+		free(cwd);
+	}
+	if (!c->backing_path)
+		ret = -ENOMEM;
+	free(copy);
+	return ret;
+}
+
+static int open_backing(struct creation *c)
+{
+	struct cow_open_params op = COW_OPEN_PARAMS_INIT;
+
+	if (!c->p->backing_path)
+		return 0;
+	op.plugins = c->p->plugins;
+	op.path = c->p->backing_path;
+	op.format = c->p->backing_format;
+	if (!op.format)
+		return cow_log_error(c->log, -EINVAL,
+			"%s: the format of the base must be given", op.path);
+	return cow_chain_open(&op, &c->backing);
+}
+
+/* --- The file ------------------------------------------------------------- */
+
+static int split_dir(struct creation *c)
+{
+	char *copy = strdup(c->p->path);
+
+	if (!copy)
+		return -ENOMEM;
+	c->dir = strdup(dirname(copy));
+	free(copy);
+	return c->dir ? 0 : -ENOMEM;
+}
+
+static int open_temp(struct creation *c, int *fd)
+{
+	*fd = open(c->dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0666);
+	if (*fd >= 0)
+		return 0;
+	if (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL)
+		return report(c, -errno, "cannot be created");
+	if (asprintf(&c->temp, "%s.new-%d", c->p->path, (int)getpid()) < 0)
+		return -ENOMEM;
+	*fd = open(c->temp, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0666);
+	if (*fd >= 0)
+		return 0;
+	free(c->temp);
+	c->temp = NULL;
+	return report(c, -errno, "cannot be created");
+}
+
+static int open_image(struct creation *c)
+{
+	struct cow_file *f;
+	int fd, ret;
+
+	ret = open_temp(c, &fd);
+	if (ret)
+		return ret;
+	ret = cow_file_adopt(c->log, c->p->path, fd, &f);
+	if (ret)
+		return ret;
+	ret = cow_image_add_file(&c->img, f);
+	if (ret)
+		cow_file_close(f);
+	return ret;
+}
+
+static int link_to(const struct creation *c, const char *name)
+{
+	char proc[64];
+	int fd = c->img.files[0]->fd;
+
+	if (c->temp)
+		return link(c->temp, name) < 0 ? -errno : 0;
+	snprintf(proc, sizeof(proc), "/proc/self/fd/%d", fd);
+	return linkat(AT_FDCWD, proc, AT_FDCWD, name, AT_SYMLINK_FOLLOW) < 0 ?
+		-errno : 0;
+}
+
+/* The old file keeps its name until the new one takes it in one step. */
+static int replace(struct creation *c)
+{
+	int ret;
+
+	if (!c->temp) {
+		char *temp;
+
+		if (asprintf(&temp, "%s.new-%d", c->p->path,
+			     (int)getpid()) < 0)
+			return -ENOMEM;
+		ret = link_to(c, temp);
+		if (ret) {
+			free(temp);
+			return ret;
+		}
+		c->temp = temp;
+	}
+	if (rename(c->temp, c->p->path) < 0)
+		return -errno;
+	free(c->temp);
+	c->temp = NULL;
+	return 0;
+}
+
+static int sync_dir(const struct creation *c)
+{
+	int fd = open(c->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int ret = fd < 0 || fsync(fd) < 0 ? -errno : 0;
+
+	if (fd >= 0)
+		close(fd);
+	return ret;
+}
+
+static int publish(struct creation *c)
+{
+	int ret;
+
+	ret = c->p->force ? replace(c) : link_to(c, c->p->path);
+	if (ret == -EEXIST)
+		return cow_log_error(c->log, ret,
+			"%s: exists already; use --force to replace it",
+			c->p->path);
+	if (!ret)
+		ret = sync_dir(c);
+	return ret ? report(c, ret, "cannot be created") : 0;
+}
+
+/* --- All of it ------------------------------------------------------------ */
+
+static int call_plugin(struct creation *c)
+{
+	struct cow_create create = {
+		.size = c->p->size,
+		.block_size = c->p->block_size,
+		.backing_path = c->backing_path,
+		.backing_format = c->p->backing_format,
+	};
+
+	if (c->backing) {
+		create.backing = c->backing->images[0];
+		create.backing_size = c->backing->images[0]->size;
+	}
+	return c->img.plugin->create(&c->img, &create);
+}
+
+static int prepare(struct creation *c)
+{
+	int ret;
+
+	ret = cow_plugins_get(c->p->plugins, c->p->format, &c->img.plugin);
+	if (ret)
+		return ret;
+	if (!c->img.plugin->create)
+		return cow_log_error(c->log, -EOPNOTSUPP,
+			"%s: images of the format %s cannot be created",
+			c->p->path, c->p->format);
+	ret = cow_options_check(c->log, c->img.plugin, c->p->options,
+				COW_OPTION_CREATE);
+	if (!ret)
+		ret = split_dir(c);
+	if (!ret)
+		ret = check_target(c);
+	if (!ret)
+		ret = open_backing(c);
+	if (!ret)
+		ret = check_not_backing(c);
+	if (!ret && c->backing)
+		ret = record_path(c);
+	return ret;
+}
+
+static void clean_up(struct creation *c)
+{
+	uint32_t i;
+
+	if (c->temp)
+		unlink(c->temp);
+	for (i = 0; i < c->img.nr_files; i++)
+		cow_file_close(c->img.files[i]);
+	free(c->img.files);
+	cow_chain_close(c->backing);
+	free(c->backing_path);
+	free(c->temp);
+	free(c->dir);
+}
+
+int cow_create_image(const struct cow_create_params *params)
+{
+	struct creation c = {
+		.p = params,
+		.log = cow_plugins_log(params->plugins),
+	};
+	int ret;
+
+	c.img.log = *c.log;
+	c.img.options = params->options;
+	c.img.path = (char *)params->path;
+	c.img.flags = COW_OPEN_WRITE;
+	ret = prepare(&c);
+	if (!ret)
+		ret = open_image(&c);
+	if (!ret)
+		ret = call_plugin(&c);
+	if (!ret)
+		ret = cow_sync(&c.img, 0);
+	if (!ret)
+		ret = publish(&c);
+	clean_up(&c);
+	return ret;
+}

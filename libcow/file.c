@@ -1,0 +1,334 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * file.c - one file of an image: open it, lock it, read and write it.
+ *
+ * Each file has up to two descriptors.  The buffered one holds the lock (an
+ * open-file-description lock: it belongs to the descriptor, so two chains of
+ * one process exclude each other too).  The other one is for metadata, with
+ * O_DIRECT, without which aio is not asynchronous.
+ */
+#include "internal.h"
+
+#include <common/file.h>
+#include <common/num.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int opener_open(const struct cow_opener *opener, const char *path,
+		       int flags)
+{
+	int fd;
+
+	flags |= O_CLOEXEC;
+	if (opener && opener->open_file)
+		return opener->open_file(opener->ctx, path, flags);
+	fd = open(path, flags);
+	return fd < 0 ? -errno : fd;
+}
+
+int cow_file_lock(int fd, bool exclusive)
+{
+	struct flock lock = {
+		.l_type = exclusive ? F_WRLCK : F_RDLCK,
+		.l_whence = SEEK_SET,
+	};
+
+	if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
+		return 0;
+	return errno == EACCES || errno == EAGAIN ? -EBUSY : -errno;
+}
+
+static int file_identify(const struct cow_log *log, struct cow_file *f)
+{
+	struct stat st;
+	int ret;
+
+	if (fstat(f->fd, &st) < 0)
+		return cow_log_error(log, -errno, "%s: cannot be examined: %s",
+				     f->path, strerror(errno));
+	f->dev = st.st_dev;
+	f->ino = st.st_ino;
+	f->block_device = S_ISBLK(st.st_mode);
+	ret = file_size(f->fd, &f->size);
+	if (ret)
+		return cow_log_error(log, ret,
+			"%s: is neither a file nor a block device", f->path);
+	return 0;
+}
+
+static int file_lock(const struct cow_log *log, struct cow_file *f)
+{
+	int ret = cow_file_lock(f->fd, f->writable);
+
+	if (ret == -EBUSY)
+		return cow_log_error(log, ret, f->writable ?
+			"%s: is in use by another program; it can be written by one only" :
+			"%s: is being written by another program; close it there first",
+			f->path);
+	if (ret)
+		return cow_log_error(log, ret, "%s: cannot be locked: %s",
+				     f->path, strerror(-ret));
+	return 0;
+}
+
+/* Without direct I/O all works, by the helper thread.  So no error here. */
+static void file_open_direct(const struct cow_opener *opener,
+			     struct cow_file *f)
+{
+	struct stat st;
+	int sector, fd;
+
+	fd = opener_open(opener, f->path,
+			 (f->writable ? O_RDWR : O_RDONLY) | O_DIRECT);
+	if (fd < 0)
+		return;
+	if (fstat(fd, &st) < 0 || st.st_dev != f->dev || st.st_ino != f->ino) {
+		close(fd);
+		return;
+	}
+	f->dio_align = COW_DIO_ALIGN;
+	if (f->block_device && ioctl(fd, BLKSSZGET, &sector) == 0)
+		f->dio_align = (uint32_t)sector;
+	f->dio_fd = fd;
+}
+
+static struct cow_file *file_new(const char *path, bool writable)
+{
+	struct cow_file *f = calloc(1, sizeof(*f));
+
+	if (!f)
+		return NULL;
+	f->fd = -1;
+	f->dio_fd = -1;
+	f->writable = writable;
+	f->path = strdup(path);
+	if (!f->path) {
+		free(f);
+		return NULL;
+	}
+	return f;
+}
+
+void cow_file_close(struct cow_file *f)
+{
+	if (!f)
+		return;
+	if (f->dio_fd >= 0)
+		close(f->dio_fd);
+	if (f->fd >= 0)
+		close(f->fd);
+	free(f->path);
+	free(f);
+}
+
+/*
+ * A block device that is written is opened with O_EXCL: that keeps mounts
+ * and other holders out.  O_NONBLOCK: a named pipe must not hold us up.
+ */
+static int file_open_flags(const char *path, bool writable)
+{
+	int flags = (writable ? O_RDWR : O_RDONLY) | O_NONBLOCK;
+	struct stat st;
+
+	if (writable && stat(path, &st) == 0 && S_ISBLK(st.st_mode))
+		flags |= O_EXCL;
+	return flags;
+}
+
+int cow_file_open(const struct cow_opener *opener, const struct cow_log *log,
+		  const char *path, bool writable, struct cow_file **file)
+{
+	struct cow_file *f = file_new(path, writable);
+	int ret;
+
+	if (!f)
+		return -ENOMEM;
+	f->fd = opener_open(opener, path, file_open_flags(path, writable));
+	if (f->fd < 0) {
+		ret = cow_log_error(log, f->fd, "%s: cannot be opened%s: %s",
+				    path, writable ? " for writing" : "",
+				    strerror(-f->fd));
+		goto err;
+	}
+	ret = file_identify(log, f);
+	if (ret)
+		goto err;
+	ret = file_lock(log, f);
+	if (ret)
+		goto err;
+	file_open_direct(opener, f);
+	*file = f;
+	return 0;
+err:
+	cow_file_close(f);
+	return ret;
+}
+
+int cow_file_adopt(const struct cow_log *log, const char *path, int fd,
+		   struct cow_file **file)
+{
+	struct cow_file *f = file_new(path, true);
+	int ret;
+
+	if (!f) {
+		close(fd);
+		return -ENOMEM;
+	}
+	f->fd = fd;
+	ret = file_identify(log, f);
+	if (ret) {
+		cow_file_close(f);
+		return ret;
+	}
+	*file = f;
+	return 0;
+}
+
+static int write_zeroes(struct cow_file *f, uint64_t offset, uint64_t len)
+{
+	static const uint8_t zeroes[64 << 10];
+
+	while (len) {
+		size_t n = num_min(len, sizeof(zeroes));
+		int ret = file_pwrite_all(f->fd, zeroes, n, offset);
+
+		if (ret)
+			return ret;
+		offset += n;
+		len -= n;
+	}
+	return 0;
+}
+
+int cow_file_zero(struct cow_file *f, uint64_t offset, uint64_t len)
+{
+	while (fallocate(f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			 (off_t)offset, (off_t)len) < 0) {
+		if (errno == EINTR)
+			continue;
+		if (errno == EOPNOTSUPP || errno == EINVAL)
+			return write_zeroes(f, offset, len);
+		return -errno;
+	}
+	return 0;
+}
+
+/* --- For plugins -------------------------------------------------------- */
+
+static struct cow_file *image_file(struct cow_image *img, uint32_t file)
+{
+	return file < img->nr_files ? img->files[file] : NULL;
+}
+
+int cow_file_stat(struct cow_image *img, uint32_t file,
+		  struct cow_file_stat *st)
+{
+	struct cow_file *f = image_file(img, file);
+	struct stat s;
+
+	if (!f)
+		return -EINVAL;
+	if (fstat(f->fd, &s) < 0)
+		return cow_error(img, -errno, "cannot be examined: %s",
+				 strerror(errno));
+	memset(st, 0, sizeof(*st));
+	st->size = f->block_device ? f->size : (uint64_t)s.st_size;
+	st->block_device = f->block_device;
+	st->writable = f->writable;
+	if (!f->block_device) {
+		st->mtime_sec = s.st_mtim.tv_sec;
+		st->mtime_nsec = (uint32_t)s.st_mtim.tv_nsec;
+	}
+	return 0;
+}
+
+int cow_file_extend(struct cow_image *img, uint32_t file, uint64_t size)
+{
+	struct cow_file *f = image_file(img, file);
+	struct cow_chain *c = img->chain;
+
+	if (!f || !f->writable)
+		return -EINVAL;
+	if (size <= f->size)
+		return 0;
+	if (f->block_device)
+		return cow_error(img, -ENOSPC,
+			"needs %llu bytes, but the device %s has %llu",
+			(unsigned long long)size, f->path,
+			(unsigned long long)f->size);
+	if (ftruncate(f->fd, (off_t)size) < 0)
+		return cow_error(img, -errno,
+			"%s cannot be extended to %llu bytes: %s", f->path,
+			(unsigned long long)size, strerror(errno));
+	f->size = size;
+	if (c && !img->opening && c->file_resized)
+		return c->file_resized(c->ctx, f->index, size);
+	return 0;
+}
+
+static int io_error(struct cow_image *img, struct cow_file *f, int ret,
+		    const char *what, uint64_t offset)
+{
+	if (ret == -ENODATA)
+		return cow_error(img, -EIO,
+			"%s ends before offset %llu is %s", f->path,
+			(unsigned long long)offset, what);
+	return cow_error(img, ret, "%s cannot be %s at offset %llu: %s",
+			 f->path, what, (unsigned long long)offset,
+			 strerror(-ret));
+}
+
+int cow_read(struct cow_image *img, uint32_t file, void *buf, size_t len,
+	     uint64_t offset)
+{
+	struct cow_file *f = image_file(img, file);
+	int ret;
+
+	if (!f)
+		return -EINVAL;
+	ret = file_pread_all(f->fd, buf, len, offset);
+	return ret ? io_error(img, f, ret, "read", offset) : 0;
+}
+
+int cow_write(struct cow_image *img, uint32_t file, const void *buf,
+	      size_t len, uint64_t offset)
+{
+	struct cow_file *f = image_file(img, file);
+	int ret;
+
+	if (!f || !f->writable)
+		return -EINVAL;
+	ret = file_pwrite_all(f->fd, buf, len, offset);
+	return ret ? io_error(img, f, ret, "written", offset) : 0;
+}
+
+int cow_sync(struct cow_image *img, uint32_t file)
+{
+	struct cow_file *f = image_file(img, file);
+
+	if (!f)
+		return -EINVAL;
+	if (fsync(f->fd) < 0)
+		return cow_error(img, -errno, "%s cannot be synced: %s",
+				 f->path, strerror(errno));
+	return 0;
+}
+
+int cow_punch(struct cow_image *img, uint32_t file, uint64_t offset,
+	      uint64_t len)
+{
+	struct cow_file *f = image_file(img, file);
+	int ret;
+
+	if (!f || !f->writable)
+		return -EINVAL;
+	ret = cow_file_zero(f, offset, len);
+	return ret ? io_error(img, f, ret, "zeroed", offset) : 0;
+}
