@@ -346,7 +346,8 @@ static int dmu_first_write(struct dmu_target *t, struct bio *bio,
 	u64 n;
 
 	spin_lock_irqsave(&d->lock, flags);
-	if (cow->revoked || dmu_cow_is_own(cow, block)) {
+	/* refs 0: it left the map meanwhile, and dies when this section ends */
+	if (!cow->refs || cow->revoked || dmu_cow_is_own(cow, block)) {
 		spin_unlock_irqrestore(&d->lock, flags);
 		dmu_flight_end(d, idx);
 		return DMU_RETRY;
