@@ -107,10 +107,41 @@ static void dmu_revoke(struct dmu_disk *d, struct dmu_inval *replay)
 	call_srcu(&d->srcu, &replay->rcu, dmu_inval_done);
 }
 
+static u32 dmu_ask_type(struct dmu_cell *cell)
+{
+	struct bio *bio = bio_list_peek(&cell->waiters);
+
+	if (cell->kind == DMU_CELL_ASK)
+		return DMU_EV_MAP;
+	return bio_op(bio) == REQ_OP_DISCARD ? DMU_EV_DISCARD :
+					       DMU_EV_WRITE_ZEROES;
+}
+
+/*
+ * Requests that wait for a daemon with a feature that this one has not: a
+ * discard may be ignored, and who wants zeroes can write them.
+ */
+static void dmu_take_unwanted(struct dmu_disk *d, struct bio_list *discards,
+			      struct bio_list *zeroes)
+{
+	struct dmu_cell *cell, *next;
+
+	list_for_each_entry_safe(cell, next, &d->asks, list) {
+		u32 type = dmu_ask_type(cell);
+
+		if (type == DMU_EV_DISCARD && !(d->features & DMU_FEAT_DISCARD))
+			dmu_ask_release(d, cell, discards);
+		else if (type == DMU_EV_WRITE_ZEROES &&
+			 !(d->features & DMU_FEAT_WRITE_ZEROES))
+			dmu_ask_release(d, cell, zeroes);
+	}
+}
+
 static int dmu_attach_disk(struct dmu_channel *c, struct dmu_disk *d,
 			   struct dmu_attach *a)
 {
 	struct dmu_inval *replay = kzalloc(sizeof(*replay), GFP_KERNEL);
+	struct bio_list discards = BIO_EMPTY_LIST, zeroes = BIO_EMPTY_LIST;
 	int r = 0;
 
 	if (!replay)
@@ -136,8 +167,11 @@ static int dmu_attach_disk(struct dmu_channel *c, struct dmu_disk *d,
 		d->features = a->features;
 		replay->disk = d;
 		replay->generation = ++d->generation;
+		dmu_take_unwanted(d, &discards, &zeroes);
 	}
 	spin_unlock_irq(&d->lock);
+	dmu_complete_list(&discards, BLK_STS_OK);
+	dmu_complete_list(&zeroes, BLK_STS_NOTSUPP);
 	if (r) {
 		kfree(replay);
 		return r;
@@ -213,16 +247,6 @@ static long dmu_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 
 /* events */
 
-static u32 dmu_ask_type(struct dmu_cell *cell)
-{
-	struct bio *bio = bio_list_peek(&cell->waiters);
-
-	if (cell->kind == DMU_CELL_ASK)
-		return DMU_EV_MAP;
-	return bio_op(bio) == REQ_OP_DISCARD ? DMU_EV_DISCARD :
-					       DMU_EV_WRITE_ZEROES;
-}
-
 /* Does @next go on where @cell ends, and ask the same? */
 static bool dmu_ask_goes_on(const struct dmu_cell *cell,
 			    const struct dmu_cell *next)
@@ -255,7 +279,8 @@ static void dmu_ask_read(struct dmu_disk *d, struct dmu_event *ev)
 			break;
 		cell = next;
 	}
-	dmu_count(d, DMU_EVENTS);
+	if (ev->type == DMU_EV_MAP)
+		dmu_count(d, DMU_EVENTS);
 }
 
 /* Up to @max events into c->events; what to take back if they get lost. */

@@ -157,6 +157,8 @@ static void dmu_round_next(struct dmu_disk *d, blk_status_t *status,
 		commit = false;
 	}
 	if (!commit) {
+		this_cpu_add(d->stats->v[DMU_FLUSHES],
+			     bio_list_size(&r->flushes));
 		bio_list_merge(bios, &r->flushes);
 		bio_list_init(&r->flushes);
 		r->flush = false;
@@ -426,7 +428,7 @@ int dmu_round_flushed(struct dmu_disk *d, u64 id, int error)
 	r->flush = false;
 	r->phase = DMU_ROUND_IDLE;
 	spin_unlock_irq(&d->lock);
-	dmu_complete_list(&bios, errno_to_blk_status(error));
+	dmu_complete_list(&bios, dmu_status_of(-error));
 	dmu_round_kick(d);
 	return 0;
 }

@@ -7,6 +7,22 @@
 #include "dmu.h"
 #include "trace.h"
 
+/* Those that waited for this copy; the rest only met it on the way. */
+static void dmu_copy_fail(struct dmu_disk *d, struct dmu_cow *cow,
+			  struct bio_list *bios)
+{
+	struct bio_list again = BIO_EMPTY_LIST;
+	struct bio *bio;
+
+	while ((bio = bio_list_pop(bios))) {
+		if (dmu_io_of(bio)->cow == cow)
+			bio_io_error(bio);
+		else
+			bio_list_add(&again, bio);
+	}
+	dmu_io_defer(d, &again);
+}
+
 static void dmu_copy_done(int read_err, unsigned long write_err, void *context)
 {
 	struct dmu_io *io = context;
@@ -29,7 +45,7 @@ static void dmu_copy_done(int read_err, unsigned long write_err, void *context)
 		dmu_count(d, DMU_COPY_ERRORS);
 		DMERR_LIMIT("%s: cannot copy block %llu: %s error", d->key,
 			    block, read_err ? "read" : "write");
-		dmu_complete_list(&bios, BLK_STS_IOERR);
+		dmu_copy_fail(d, cow, &bios);
 	} else {
 		dmu_count(d, DMU_COPIES);
 		dmu_io_defer(d, &bios);

@@ -162,10 +162,16 @@ void dmu_cow_mark_dirty(struct dmu_cow *cow, u64 block, u64 count)
 
 		if (WARN_ON_ONCE((w->lo | w->hi) & bit))
 			continue;
+		/*
+		 * Who sees the block here must also see that there is
+		 * something to commit: pairs with dmu_io_send() and, by way
+		 * of a completed write, with dmu_flush_through().
+		 */
+		atomic64_inc(&d->nr_uncommitted);
+		smp_mb__after_atomic();
 		WRITE_ONCE(w->lo, w->lo | bit);
 		__set_bit(i / DMU_CHUNK_BLOCKS, cow->chunks);
 		cow->nr_uncommitted++;
-		atomic64_inc(&d->nr_uncommitted);
 	}
 	if (cow->nr_uncommitted && list_empty(&cow->dirty)) {
 		dmu_cow_get(cow);

@@ -28,6 +28,7 @@ static void dmu_disk_init_fields(struct dmu_disk *d)
 	init_rwsem(&d->table_lock);
 	mt_init_flags(&d->map, MT_FLAGS_USE_RCU);
 	mutex_init(&d->map_mutex);
+	INIT_LIST_HEAD(&d->targets);
 	INIT_LIST_HEAD(&d->cows);
 	spin_lock_init(&d->lock);
 	d->cells = RB_ROOT;

@@ -68,6 +68,7 @@ enum dmu_policy {
 struct dmu_target {
 	struct dm_target *ti;
 	struct dmu_disk *disk;
+	struct list_head list;		/* table_lock: disk->targets */
 	sector_t nr_sectors;
 	bool has_policy;		/* of the table line, if given */
 	enum dmu_policy policy;
@@ -210,6 +211,7 @@ struct dmu_disk {
 
 	struct rw_semaphore table_lock;
 	struct dmu_target *target;	/* table_lock: the live table */
+	struct list_head targets;	/* table_lock: all loaded ones */
 	sector_t nr_sectors;		/* of the live table */
 
 	/* the map: read under SRCU and RCU, changed under map_mutex */
@@ -376,6 +378,7 @@ int dmu_io_send(struct dmu_target *t, struct bio *bio, u32 dev, s64 distance,
 		int srcu_idx);
 void dmu_io_defer(struct dmu_disk *d, struct bio_list *bios);
 void dmu_deferred_work(struct work_struct *work);
+blk_status_t dmu_status_of(int error);
 void dmu_complete_list(struct bio_list *bios, blk_status_t status);
 struct dmu_cell *dmu_cell_first(struct dmu_disk *d, u64 first, u64 last);
 void dmu_cell_insert(struct dmu_disk *d, struct dmu_cell *cell);

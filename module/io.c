@@ -253,6 +253,24 @@ void dmu_cell_unread(struct dmu_disk *d, struct dmu_cell *cell)
 	dmu_wake(d);
 }
 
+/*
+ * What a daemon's errno means for a bio.  Only those that say something about
+ * the data pass: others have a meaning of their own between layers.
+ */
+blk_status_t dmu_status_of(int error)
+{
+	switch (error) {
+	case 0:
+	case ENOSPC:
+	case ETIMEDOUT:
+	case EOPNOTSUPP:
+	case ENODATA:
+		return errno_to_blk_status(-error);
+	default:
+		return BLK_STS_IOERR;
+	}
+}
+
 void dmu_complete_list(struct bio_list *bios, blk_status_t status)
 {
 	struct bio *bio;
@@ -289,10 +307,12 @@ int dmu_io_send(struct dmu_target *t, struct bio *bio, u32 dev,
 	}
 	io->srcu_idx = srcu_idx;
 	io->flags |= DMU_IO_SENT;
-	if ((bio->bi_opf & REQ_FUA) &&
-	    ((io->flags & DMU_IO_CLAIM) || dmu_must_commit(t->disk))) {
-		bio->bi_opf &= ~REQ_FUA;
-		io->flags |= DMU_IO_COMMIT;
+	if (bio->bi_opf & REQ_FUA) {
+		smp_rmb();	/* the bits first: dmu_cow_mark_dirty() */
+		if ((io->flags & DMU_IO_CLAIM) || dmu_must_commit(t->disk)) {
+			bio->bi_opf &= ~REQ_FUA;
+			io->flags |= DMU_IO_COMMIT;
+		}
 	}
 	bio->bi_iter.bi_sector = dmu_bio_sector(t, bio) + distance;
 	bio_set_dev(bio, t->devs[dev].dev->bdev);
@@ -355,6 +375,7 @@ static int dmu_first_write(struct dmu_target *t, struct bio *bio,
 	cell = dmu_cell_first(d, block, block);
 	if (cell) {
 		dmu_cut(t, bio, 1);
+		io->cow = cow;	/* only compared: who fails with the copy */
 		dmu_hold(d, cell, bio);
 		spin_unlock_irqrestore(&d->lock, flags);
 		dmu_flight_end(d, idx);

@@ -278,7 +278,7 @@ static bool dmu_agrees(struct dmu_disk *d, struct dmu_cow *cow,
 	u64 b, n;
 	bool own;
 
-	if (!cow->nr_uncommitted)
+	if (!cow->nr_uncommitted || !entry)
 		return true;
 	for (b = first; b <= last; b += n) {
 		n = dmu_cow_run(cow, b, last - b + 1, &own);

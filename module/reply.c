@@ -15,7 +15,8 @@ struct dmu_mapping {
 	bool writable;
 	u32 dev;
 	s64 distance;
-	void *entry;		/* for the map */
+	s64 src_distance;
+	void *entry;		/* for the map; NULL: a COW extent to be made */
 	struct dmu_cow *cow;	/* the entry, for COW */
 };
 
@@ -131,28 +132,18 @@ static int dmu_check_overlap(struct dmu_disk *d, const struct dmu_reply *r)
 static int dmu_check_cow(struct dmu_disk *d, const struct dmu_reply *r,
 			 struct dmu_mapping *m)
 {
-	struct dmu_cow *cow = m->cow;
 	int err;
 
-	err = dmu_check_place(d, r, r->dev, r->sector, true, &cow->distance);
-	if (err)
-		return err;
-	if (r->src_dev != DMU_DEV_NONE) {
-		err = dmu_check_place(d, r, r->src_dev, r->src_sector, false,
-				      &cow->src_distance);
-		if (err)
-			return err;
-	}
-	err = dmu_check_overlap(d, r);
-	if (err)
-		return err;
-	cow->dev = r->dev;
-	cow->src_dev = r->src_dev;
-	cow->remember = r->type == DMU_RE_PRELOAD ||
-			(r->flags & DMU_RE_REMEMBER);
-	m->entry = cow;
+	if (r->count > DMU_MAX_COW_BLOCKS)
+		return -E2BIG;
 	m->writable = true;
-	return 0;
+	m->entry = m->cow;
+	err = dmu_check_place(d, r, r->dev, r->sector, true, &m->distance);
+	if (err || r->src_dev == DMU_DEV_NONE)
+		return err;
+	err = dmu_check_place(d, r, r->src_dev, r->src_sector, false,
+			      &m->src_distance);
+	return err ?: dmu_check_overlap(d, r);
 }
 
 /* Under table_lock: fill @m from @r, or refuse. */
@@ -303,6 +294,19 @@ static int dmu_remember(struct dmu_disk *d, struct dmu_mapping *m)
 	return r;
 }
 
+/* Under table_lock and map_mutex: everything that can be held against it. */
+static int dmu_check_whole(struct dmu_disk *d, const struct dmu_reply *r,
+			   struct dmu_mapping *m)
+{
+	int err = dmu_check_mapping(d, r, m);
+
+	if (!err && r->type == DMU_RE_MAP)
+		err = dmu_owed(d, r->id, m->first, m->last, m);
+	if (!err)
+		err = dmu_map_check(d, m->first, m->last, m->entry);
+	return err;
+}
+
 /* Under table_lock and map_mutex. */
 static int dmu_apply_mapping(struct dmu_disk *d, const struct dmu_reply *r,
 			     struct dmu_mapping *m)
@@ -310,23 +314,11 @@ static int dmu_apply_mapping(struct dmu_disk *d, const struct dmu_reply *r,
 	bool remember = m->cow || r->type == DMU_RE_PRELOAD ||
 			(r->flags & DMU_RE_REMEMBER);
 	bool remembered = false;
-	int err = 0;
+	int err = dmu_check_whole(d, r, m);
 
-	if (r->type == DMU_RE_MAP) {
-		err = dmu_owed(d, r->id, m->first, m->last, m);
-		if (err)
-			return err;
-	}
-	err = dmu_map_check(d, m->first, m->last, m->entry);
 	if (err)
 		return err;
-	if (remember) {
-		err = dmu_remember(d, m);
-		if (err && (m->cow || r->type == DMU_RE_PRELOAD))
-			return err;
-		remembered = !err;
-	}
-	m->cow = NULL;		/* the map has it */
+	/* Before anybody can write by it: a flush must know. */
 	if (m->writable)
 		set_bit(m->dev, d->written);
 	if (r->flags & DMU_RE_METADATA) {
@@ -334,6 +326,13 @@ static int dmu_apply_mapping(struct dmu_disk *d, const struct dmu_reply *r,
 		WRITE_ONCE(d->metadata_seq, d->metadata_seq + 1);
 		spin_unlock_irq(&d->lock);
 	}
+	if (remember) {
+		err = dmu_remember(d, m);
+		if (err && (m->cow || r->type == DMU_RE_PRELOAD))
+			return err;
+		remembered = !err;
+	}
+	m->cow = NULL;		/* the map has it */
 	dmu_answer(d, r->id, m, remember, remembered);
 	return 0;
 }
@@ -361,25 +360,37 @@ static int dmu_read_bitmap(struct dmu_cow *cow, const char __user *bitmap,
 	return 0;
 }
 
-/* The object of a COW extent, its bits read; before any lock is taken. */
+/*
+ * The object of a COW extent, its bits read.  User space may make us wait
+ * there, so no lock is held, and the reply is checked before, so that one to
+ * be refused costs no memory, and again after.
+ */
 static int dmu_prepare_cow(struct dmu_disk *d, const struct dmu_reply *r,
 			   const char __user *bitmap, struct dmu_mapping *m)
 {
+	struct dmu_cow *cow;
 	int err;
 
-	if (!r->count)
-		return -EINVAL;
-	if (r->count > DMU_MAX_COW_BLOCKS)
-		return -E2BIG;
+	down_read(&d->table_lock);
 	mutex_lock(&d->map_mutex);
-	err = dmu_map_make_room(d, dmu_cow_cost(r->count));
+	err = dmu_check_whole(d, r, m);
+	if (!err)
+		err = dmu_map_make_room(d, dmu_cow_cost(r->count));
 	mutex_unlock(&d->map_mutex);
+	up_read(&d->table_lock);
 	if (err)
 		return err;
-	m->cow = dmu_cow_alloc(d, r->block, r->count);
-	if (!m->cow)
+	cow = dmu_cow_alloc(d, r->block, r->count);
+	if (!cow)
 		return -ENOMEM;
-	return dmu_read_bitmap(m->cow, bitmap, r->bitmap_len);
+	cow->dev = r->dev;
+	cow->distance = m->distance;
+	cow->src_dev = r->src_dev;
+	cow->src_distance = m->src_distance;
+	cow->remember = r->type == DMU_RE_PRELOAD ||
+			(r->flags & DMU_RE_REMEMBER);
+	m->cow = cow;
+	return dmu_read_bitmap(cow, bitmap, r->bitmap_len);
 }
 
 static int dmu_reply_map(struct dmu_disk *d, const struct dmu_reply *r,
@@ -393,9 +404,7 @@ static int dmu_reply_map(struct dmu_disk *d, const struct dmu_reply *r,
 	if (!err) {
 		down_read(&d->table_lock);
 		mutex_lock(&d->map_mutex);
-		err = dmu_check_mapping(d, r, &m);
-		if (!err)
-			err = dmu_apply_mapping(d, r, &m);
+		err = dmu_apply_mapping(d, r, &m);
 		mutex_unlock(&d->map_mutex);
 		up_read(&d->table_lock);
 	}
@@ -427,7 +436,7 @@ static int dmu_reply_fail(struct dmu_disk *d, const struct dmu_reply *r)
 			dmu_ask_release(d, cell, &bios);
 	}
 	spin_unlock_irq(&d->lock);
-	dmu_complete_list(&bios, errno_to_blk_status(-(int)r->error));
+	dmu_complete_list(&bios, dmu_status_of(r->error));
 	return 0;
 }
 
@@ -446,7 +455,7 @@ static int dmu_reply_done(struct dmu_disk *d, const struct dmu_reply *r)
 		break;
 	}
 	spin_unlock_irq(&d->lock);
-	dmu_complete_list(&bios, errno_to_blk_status(-(int)r->error));
+	dmu_complete_list(&bios, dmu_status_of(r->error));
 	return err;
 }
 

@@ -194,6 +194,7 @@ static void dmu_first_table(struct dmu_target *t)
 	struct dmu_disk *d = t->disk;
 
 	down_write(&d->table_lock);
+	list_add_tail(&t->list, &d->targets);
 	if (!d->target)
 		dmu_take_over(t);
 	up_write(&d->table_lock);
@@ -284,8 +285,13 @@ static void dmu_dtr(struct dm_target *ti)
 	struct dmu_disk *d = t->disk;
 
 	down_write(&d->table_lock);
-	if (d->target == t)
+	list_del(&t->list);
+	if (d->target == t) {	/* never resumed, or the last one */
 		d->target = NULL;
+		if (!list_empty(&d->targets))
+			dmu_take_over(list_last_entry(&d->targets,
+						      struct dmu_target, list));
+	}
 	up_write(&d->table_lock);
 	dmu_disk_put_target(d);
 	dmu_put_devs(t);
@@ -381,10 +387,13 @@ static const struct {
 static void dmu_status_info(struct dmu_disk *d, char *result, unsigned int maxlen)
 {
 	unsigned int sz = 0, i;
+	unsigned long waiting;
 	bool failed;
 
 	spin_lock_irq(&d->lock);
 	failed = dmu_must_fail(d);
+	waiting = d->nr_waiting + bio_list_size(&d->flushes) +
+		  bio_list_size(&d->round.flushes);
 	spin_unlock_irq(&d->lock);
 
 	DMEMIT("%d %s %llu %u", dmu_is_attached(d), dmu_policy_name(d->policy),
@@ -395,7 +404,7 @@ static void dmu_status_info(struct dmu_disk *d, char *result, unsigned int maxle
 		       dmu_disk_stat(d, dmu_stat_names[i].stat));
 	DMEMIT(" extents %llu map_bytes %llu map_budget %llu",
 	       READ_ONCE(d->nr_entries), dmu_map_bytes(d), d->map_budget);
-	DMEMIT(" waiting %lu uncommitted %llu", READ_ONCE(d->nr_waiting),
+	DMEMIT(" waiting %lu uncommitted %llu", waiting,
 	       (u64)atomic64_read(&d->nr_uncommitted));
 	DMEMIT(" metadata_dirty %d failed %d",
 	       READ_ONCE(d->metadata_seq) != READ_ONCE(d->metadata_done),
