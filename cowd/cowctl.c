@@ -340,7 +340,8 @@ static int command_status(const char *name, bool json)
 			 each_device(status_one, array);
 
 	if (json && (ret == EXIT_OK || !name))
-		puts(json_object_to_json_string_ext(array, JSON_C_TO_STRING_PRETTY));
+		puts(json_object_to_json_string_ext(array, JSON_C_TO_STRING_PRETTY |
+						    JSON_C_TO_STRING_NOSLASHESCAPE));
 	json_object_put(array);
 	return ret;
 }

@@ -2,10 +2,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/loop.h>
+#include <spawn.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "loop.h"
@@ -27,9 +29,30 @@ static int reopen(int fd, bool writable)
 	return again < 0 ? -errno : again;
 }
 
+/* Where no device manager has made the node that would load it. */
+static void load_module(void)
+{
+	char *const argv[] = { "modprobe", "-q", "loop", NULL };
+	pid_t pid;
+	int status;
+
+	if (!posix_spawnp(&pid, argv[0], NULL, NULL, argv, environ))
+		waitpid(pid, &status, 0);
+}
+
+static int open_control(void)
+{
+	int fd = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
+
+	if (fd >= 0 || errno != ENOENT)
+		return fd;
+	load_module();
+	return open("/dev/loop-control", O_RDWR | O_CLOEXEC);
+}
+
 static int free_number(void)
 {
-	int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
+	int control = open_control();
 	int number;
 
 	if (control < 0)

@@ -148,7 +148,8 @@ int cowd_record_write(struct cowd_record *record,
 
 	err = write_text(record->fd,
 			 json_object_to_json_string_ext(object,
-							JSON_C_TO_STRING_PRETTY));
+							JSON_C_TO_STRING_PRETTY |
+							JSON_C_TO_STRING_NOSLASHESCAPE));
 	json_object_put(object);
 	if (err)
 		return cowd_error(err, "%s: cannot be written: %s", record->path,

@@ -32,7 +32,8 @@ static char *to_text(struct json_object *o)
 	char *text;
 
 	if (asprintf(&text, "%s\n", json_object_to_json_string_ext(o,
-						JSON_C_TO_STRING_PLAIN)) < 0)
+						JSON_C_TO_STRING_PLAIN |
+						JSON_C_TO_STRING_NOSLASHESCAPE)) < 0)
 		text = NULL;
 	json_object_put(o);
 	return text;

@@ -1,0 +1,118 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+# A base image becomes a copy-on-write device: served, written, stopped, attached
+# again with the changes there, and the base as it was.
+. "$(dirname "$0")/lib.sh"
+
+start()
+{
+	cowd "$@" || die "cowd $*: exit status $?"
+}
+
+stop()
+{
+	cowctl stop "$1" || die "cowctl stop $1: exit status $?"
+	[ ! -e "/dev/mapper/$1" ] || fail "$1 is said to be gone and is not"
+}
+
+# overlay_over BASE: all that a user does, and what must be true after.
+overlay_over()
+{
+	local base=$1 before size
+	before=$(sum "$base")
+	size=$(blockdev --getsize64 "$base" 2>/dev/null || stat -c %s "$base")
+	dscow_tool -c a.dscow "$base" >/dev/null || die "dscow_tool"
+	start -p dscow --allow-backing "$base" mydev a.dscow
+	[ "$(blockdev --getsize64 /dev/mapper/mydev)" = "$size" ] ||
+		fail "size of the device"
+	[ "$(sum /dev/mapper/mydev)" = "$before" ] || fail "reads not as the base"
+
+	cp "$base" model 2>/dev/null || dd if="$base" of=model bs=1M status=none
+	# Whole blocks, parts of blocks, the very end, and one byte.
+	file new 3000000
+	for seek in 0 5000000 12345 $((size - 3000000)); do
+		dd if=new of=/dev/mapper/mydev bs=64k oflag=seek_bytes seek=$seek \
+			conv=notrunc status=none || fail "write at $seek"
+		dd if=new of=model bs=64k oflag=seek_bytes seek=$seek conv=notrunc status=none
+	done
+	printf x | dd of=/dev/mapper/mydev bs=1 seek=9999999 conv=notrunc status=none
+	printf x | dd of=model bs=1 seek=9999999 conv=notrunc status=none
+	sync /dev/mapper/mydev
+	echo 3 >/proc/sys/vm/drop_caches
+	[ "$(sum /dev/mapper/mydev)" = "$(sum model)" ] || fail "reads not what was written"
+	dmsetup status mydev
+	stop mydev
+	nothing_left "stop over $base"
+	[ "$(sum "$base")" = "$before" ] || fail "the base was changed"
+	dscow_tool -k a.dscow || fail "the overlay's check says $?"
+
+	start -p dscow --allow-backing "$base" mydev a.dscow
+	echo 3 >/proc/sys/vm/drop_caches
+	[ "$(sum /dev/mapper/mydev)" = "$(sum model)" ] || fail "changes lost over $base"
+	stop mydev
+	rm a.dscow model
+}
+
+modprobe loop || die "no loop devices"
+file base.img 20000256	# no multiple of the block size
+overlay_over "$work/base.img"
+
+modprobe brd rd_nr=1 rd_size=20481 || die "no RAM disk"
+dd if=/dev/urandom of=/dev/ram0 bs=1M status=none 2>/dev/null
+overlay_over /dev/ram0
+
+# Two overlays on one base at once.
+before=$(sum base.img)
+for name in one two; do
+	dscow_tool -c $name.dscow base.img >/dev/null || die "dscow_tool"
+	start -p dscow $name $name.dscow
+done
+cowctl list
+file one.new 2000000
+file two.new 2000000
+for name in one two; do
+	dd if=$name.new of=/dev/mapper/$name bs=1M seek=3 conv=fsync status=none
+done
+for name in one two; do
+	dd if=/dev/mapper/$name bs=1M skip=3 status=none | cmp -n 2000000 - $name.new ||
+		fail "$name: one overlay sees another's data"
+done
+# A signal stops as cowctl does.
+kill "$(jq -r .pid /run/cowd/one.json)"
+for _ in $(seq 100); do
+	[ -e /run/cowd/one.json ] || break
+	sleep 0.1
+done
+[ ! -e /dev/mapper/one ] || fail "SIGTERM left the device"
+stop two
+nothing_left "two overlays"
+[ "$(sum base.img)" = "$before" ] || fail "the base was changed"
+
+# In use: it says so, and goes on.
+start -p dscow one one.dscow
+sleep 60 </dev/mapper/one &
+sleep 0.2
+cowctl stop one 2>err && fail "stopped while in use"
+grep -q "in use" err || fail "does not say that it is in use: $(cat err)"
+dd if=/dev/mapper/one of=/dev/null bs=1M count=1 status=none || fail "does not go on"
+kill %1
+wait
+stop one
+nothing_left "busy stop"
+
+# Read-only.
+start -p raw --read-only ro base.img
+[ "$(blockdev --getro /dev/mapper/ro)" = 1 ] || fail "not read-only"
+[ "$(sum /dev/mapper/ro)" = "$before" ] || fail "raw reads wrong"
+stop ro
+
+# In the foreground, until it is interrupted.
+cowd -f -p raw fg base.img &
+for _ in $(seq 100); do
+	[ -e /dev/mapper/fg ] && break
+	sleep 0.1
+done
+dd if=/dev/mapper/fg bs=1M count=1 status=none | cmp -n 1048576 - base.img || fail "foreground"
+kill -INT %1
+wait %1 || fail "foreground: exit status $?"
+nothing_left foreground
