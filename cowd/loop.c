@@ -32,7 +32,8 @@ static int reopen(int fd, bool writable)
 /* Where no device manager has made the node that would load it. */
 static void load_module(void)
 {
-	char *const argv[] = { "modprobe", "-q", "loop", NULL };
+	static char name[] = "modprobe", quiet[] = "-q", module[] = "loop";
+	char *const argv[] = { name, quiet, module, NULL };
 	pid_t pid;
 	int status;
 
