@@ -58,13 +58,7 @@ nothing_left()
 # Process numbers of all cowds.
 daemons()
 {
-	local comm
-	for comm in /proc/[0-9]*/comm; do
-		[ "$(cat "$comm" 2>/dev/null)" = cowd ] && {
-			comm=${comm%/comm}
-			echo "${comm#/proc/}"
-		}
-	done
+	ps -C cowd -o pid=
 }
 
 # refused WHAT WORD ARG...: cowd ARG... fails with one sentence on stderr that
@@ -81,7 +75,7 @@ refused()
 	[ "$lines" = 1 ] || fail "$what: $lines sentences: $(cat err)"
 	grep -q -- "$word" err || fail "$what: does not say '$word': $(cat err)"
 	nothing_left "$what"
-	echo "ok: $what: $(cat err)"
+	echo "ok $SECONDS s: $what: $(cat err)"
 }
 
 # A file of random bytes: file PATH SIZE
