@@ -334,7 +334,7 @@ struct io *io_start(struct disk *d, enum io_op op, uint64_t sector,
 	io->tag = tag;
 	if (op <= IO_FUA) {
 		/* one bio as long as it fits into one: whole huge pages */
-		size_t align = 2 << 20;
+		size_t align = count > 64 ? 2 << 20 : 4096;
 
 		check(!posix_memalign(&io->buf, align, (count * SECTOR + align - 1)
 				      & ~(align - 1)), "no memory");

@@ -284,11 +284,26 @@ static bool chosen(const char *name, int argc, char **argv)
 	return false;
 }
 
+static char report(const struct test *t, unsigned int nr, int limit)
+{
+	uint64_t start = now_ms(), took;
+	char why[700];
+	char c = run_one(t, why, sizeof(why), limit);
+
+	took = now_ms() - start;
+	printf("%s %u - %s%s%s", c == '!' ? "not ok" : "ok", nr, t->name,
+	       c == '!' ? ": " : c == '-' ? " # SKIP " : "",
+	       c == '.' ? "" : why + 1);
+	if (took >= 2000)
+		printf(" (%llu s)", (unsigned long long)took / 1000);
+	putchar('\n');
+	return c;
+}
+
 int run_tests(const struct test *tests, size_t n, int argc, char **argv)
 {
 	unsigned int nr = 0, bad = 0, repeat = 1;
 	int limit = 120000 * slow();
-	char why[700];
 	size_t i;
 
 	argc--;
@@ -306,10 +321,7 @@ int run_tests(const struct test *tests, size_t n, int argc, char **argv)
 
 		if (!chosen(t->name, argc, argv))
 			continue;
-		c = run_one(t, why, sizeof(why), limit);
-		printf("%s %u - %s%s%s\n", c == '!' ? "not ok" : "ok", ++nr,
-		       t->name, c == '!' ? ": " : c == '-' ? " # SKIP " : "",
-		       c == '.' ? "" : why + 1);
+		c = report(t, ++nr, limit);
 		bad += c == '!';
 	}
 	printf("1..%u\n", nr);

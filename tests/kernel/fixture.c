@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* See fixture.h. */
+#include "fixture.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+struct dev *a, *b, *base;
+struct disk *d;
+struct chan *c;
+
+static char path_a[32], path_base[32];
+
+static struct dev *gate_dev(const char *name)
+{
+	return strcmp(name, NAME_GATE_A) ? base : a;
+}
+
+static void gate_table(const char *name, const char *target,
+		       const char *more)
+{
+	char params[128];
+	int err;
+
+	snprintf(params, sizeof(params), more ? "%s 0 %s" : "",
+		 gate_dev(name)->path, more);
+	err = dm_load(name, DEV_SECTORS, target, params, false);
+	check(!err, "gate %s: %s", name, strerror(err));
+	err = dm_suspend(name, DM_NOFLUSH | DM_NOLOCKFS) ?: dm_resume(name);
+	check(!err, "gate %s: %s", name, strerror(err));
+}
+
+void gate_shut(const char *name)
+{
+	int err = dm_suspend(name, DM_NOFLUSH | DM_NOLOCKFS);
+
+	check(!err, "gate %s: %s", name, strerror(err));
+}
+
+void gate_open(const char *name)
+{
+	int err = dm_resume(name);
+
+	check(!err, "gate %s: %s", name, strerror(err));
+}
+
+void gate_break(const char *name)
+{
+	gate_table(name, "error", NULL);
+}
+
+void gate_break_writes(const char *name)
+{
+	sh("modprobe -q dm-flakey");
+	gate_table(name, "flakey", "0 1 1 error_writes");
+}
+
+void gate_mend(const char *name)
+{
+	gate_table(name, "linear", "");
+}
+
+static const char *gate_new(const char *name, struct dev *dev, char *path,
+			    size_t len)
+{
+	int err = dm_linear_over(name, dev, path, len);
+
+	check(!err, "gate %s: %s", name, strerror(err));
+	return path;
+}
+
+void setup_with(const struct setup *s)
+{
+	struct disk want = { .sectors = SECTORS, .bs = BS,
+			     .features = s->table };
+
+	a = dev_new(DEV_SECTORS);
+	b = dev_new(DEV_SECTORS);
+	base = dev_new(DEV_SECTORS);
+	dev_fill(a, TAG_A);
+	dev_fill(b, TAG_B);
+	dev_fill(base, TAG_BASE);
+	want.devs[0] = a->path;
+	want.devs[1] = b->path;
+	want.devs[BASE] = base->path;
+	if (s->gates & GATE_A)
+		want.devs[0] = gate_new(NAME_GATE_A, a, path_a, sizeof(path_a));
+	if (s->gates & GATE_BASE)
+		want.devs[BASE] = gate_new(NAME_GATE_BASE, base, path_base,
+					   sizeof(path_base));
+	d = disk_new(&want);
+	if (!s->no_daemon)
+		c = chan_new(d, s->features);
+}
+
+void setup(void)
+{
+	setup_with(&(struct setup){ 0 });
+}
+
+void all_linear(uint32_t dev, uint64_t sector, uint32_t flags)
+{
+	re_send(c, re_preload(re_linear(0, 0, d->blocks, dev, sector, flags)));
+}
+
+void all_cow(uint32_t dev, uint64_t sector, uint32_t src_dev, uint64_t src)
+{
+	re_send(c, re_preload(re_cow(0, 0, d->blocks, dev, sector, src_dev,
+				     src)));
+}
+
+void daemon_gone(void)
+{
+	chan_close(c);
+	c = NULL;
+	check_eq(disk_status(d, "metadata_dirty") > 1, 0);
+}
+
+void daemon_back(uint64_t features)
+{
+	c = chan_raw(d, features);
+}
+
+void commit_ok(void)
+{
+	re_send(c, re_flushed(ev_flush(c), 0));
+}
+
+void flush_and_commit(void)
+{
+	struct io *io = io_start(d, IO_FLUSH, 0, 0, 0);
+	struct dmu_event ev;
+
+	while ((ev = ev_get(c)).type == DMU_EV_COPIED)
+		;
+	check(ev.type == DMU_EV_FLUSH, "event %u instead of FLUSH", ev.type);
+	re_send(c, re_flushed(ev.id, 0));
+	io_ok(io);
+}
