@@ -62,6 +62,7 @@ struct block {
 	bool copied;		/* COW: stands at its place */
 	bool uncommitted;	/* ... and no commit knows */
 	bool touched;		/* written since the last flush */
+	bool emptied;		/* before[] holds what the block was before */
 	uint32_t file, src_file;
 	uint64_t offset, src_offset;
 };
@@ -76,6 +77,11 @@ struct test {
 	bool kernel;		/* the simulated one, else io.c */
 	uint8_t *now;		/* what the disk must read as */
 	uint8_t *flushed;	/* what it read as at the last flush */
+	/*
+	 * What a block was when it was first emptied since then: a crash may
+	 * bring back the place that was given up, with all written to it.
+	 */
+	uint8_t *before;
 	uint8_t *buf;
 	struct block *blocks;
 };
@@ -314,7 +320,8 @@ static void kernel_attach_again(void)
 	for (i = 0; i < t.info.nr_blocks; i++) {
 		if (!t.blocks[i].uncommitted)
 			t.blocks[i] = (struct block){
-				.touched = t.blocks[i].touched };
+				.touched = t.blocks[i].touched,
+				.emptied = t.blocks[i].emptied };
 	}
 	report_copied();
 }
@@ -370,6 +377,17 @@ static uint64_t at(uint64_t nr, uint64_t skip)
 	return nr * t.info.block_size + skip;
 }
 
+static void save_before(uint64_t nr, uint64_t skip, uint64_t len)
+{
+	struct block *b = &t.blocks[nr];
+
+	b->touched = true;
+	if (b->emptied || len != block_len(nr))
+		return;
+	memcpy(t.before + at(nr, 0), t.now + at(nr, 0), len);
+	b->emptied = true;
+}
+
 static void read_part(uint64_t nr, uint64_t skip, uint64_t len)
 {
 	kernel_read(nr, skip, t.buf + at(nr, skip), len);
@@ -423,17 +441,36 @@ static void op_write(void)
 		     "pwrite");
 }
 
+/* The image does it; what was reported and what it did is committed. */
+static void native_zero(uint64_t nr, enum cow_op op)
+{
+	struct cow_request req = { .op = op, .first = nr, .count = 1 };
+	struct cow_request commit = { .op = COW_OP_COMMIT };
+
+	if (t.blocks[nr].uncommitted)
+		report_copied();
+	must(cow_call(t.chain, &req), "native discard");
+	t.blocks[nr] = (struct block){ .touched = true };
+	must(cow_call(t.chain, &commit), "commit of a discard");
+	memset(t.now + at(nr, 0), 0, block_len(nr));
+	/* Durable by itself. */
+	memset(t.flushed + at(nr, 0), 0, block_len(nr));
+}
+
 static void zero_part(uint64_t nr, uint64_t skip, uint64_t len)
 {
-	punch(kernel_for_write(nr, len), skip, len);
+	if (t.info.can_write_zeroes && len == block_len(nr) && chance(2))
+		native_zero(nr, COW_OP_WRITE_ZEROES);
+	else
+		punch(kernel_for_write(nr, len), skip, len);
 }
 
 static void op_zeroes(void)
 {
 	struct range r = any_range();
 
+	each_block(r, save_before);
 	memset(t.now + r.offset, 0, r.len);
-	each_block(r, touch);
 	if (t.kernel)
 		each_block(r, zero_part);
 	else
@@ -447,6 +484,10 @@ static void discard_part(uint64_t nr, uint64_t skip, uint64_t len)
 
 	if (len != block_len(nr))
 		return;
+	if (t.info.can_discard) {
+		native_zero(nr, COW_OP_DISCARD);
+		return;
+	}
 	if (b->state == UNKNOWN)
 		fault(nr, false, false);
 	if (b->state != LINEAR_RW && !b->copied)
@@ -479,6 +520,7 @@ static void op_discard(void)
 		each_block(r, discard_part);
 		return;
 	}
+	each_block(r, save_before);
 	must(cow_pdiscard(t.chain, r.offset, r.len), "discard");
 	load((struct range){ 0, t.info.size });
 	each_block(r, settle_discard);
@@ -495,8 +537,10 @@ static void op_flush(void)
 		must(cow_flush(t.chain), "flush");
 	memcpy(t.flushed, t.now, t.info.size);
 	for (i = 0; i < t.info.nr_blocks; i++)
-		t.blocks[i].touched = false;
+		t.blocks[i].touched = t.blocks[i].emptied = false;
 }
+
+static void check_image(void);
 
 /* The machine goes down: the kernel's state is lost as well. */
 static void op_crash(void)
@@ -505,9 +549,11 @@ static void op_crash(void)
 
 	detach();
 	attach();
+	check_image();
 	for (i = 0; i < t.info.nr_blocks; i++)
 		t.blocks[i] = (struct block){
-			.touched = t.blocks[i].touched };
+			.touched = t.blocks[i].touched,
+			.emptied = t.blocks[i].emptied };
 	load((struct range){ 0, t.info.size });
 	for (i = 0; i < t.info.nr_blocks; i++) {
 		uint64_t from = at(i, 0), n = block_len(i);
@@ -515,6 +561,9 @@ static void op_crash(void)
 		if (t.blocks[i].touched &&
 		    !memcmp(t.buf + from, t.flushed + from, n))
 			memcpy(t.now + from, t.flushed + from, n);
+		else if (t.blocks[i].emptied &&
+			 !memcmp(t.buf + from, t.before + from, n))
+			memcpy(t.now + from, t.before + from, n);
 	}
 	compare((struct range){ 0, t.info.size }, "crash");
 	op_flush();
@@ -549,13 +598,13 @@ static void make_base(uint64_t size)
 	close(fd);
 }
 
-static void make_overlay(const char *path, const char *base,
-			 const char *format)
+static void make_overlay(const char *path, const char *own_format,
+			 const char *base, const char *format)
 {
 	struct cow_create_params p = {
 		.plugins = t.plugins,
 		.path = path,
-		.format = "dscow",
+		.format = own_format,
 		.block_size = any_block_size(4096),
 		.backing_path = base,
 		.backing_format = format,
@@ -609,32 +658,35 @@ static void prepare_raw(void)
 		 any_block_size(512));
 }
 
-static void prepare_dscow(void)
+static void prepare_overlay(const char *format)
 {
 	uint64_t size = any_size(chance(2));
-	bool middle = chance(2);
+	bool middle = chance(2) && strcmp(format, "toy");
 
 	fill(t.now, size);
 	make_base(size);
 	if (middle) {
-		make_overlay("middle.img", "base.img", "raw");
+		make_overlay("middle.img", "dscow", "base.img", "raw");
 		write_middle();
 	}
-	make_overlay(top_path, middle ? "middle.img" : "base.img",
+	make_overlay(top_path, format, middle ? "middle.img" : "base.img",
 		     middle ? "dscow" : "raw");
-	t.format = "dscow";
+	t.format = format;
 }
 
 static void prepare(void)
 {
 	t.now = calloc(1, MAX_DISK + 4096);
 	t.flushed = calloc(1, MAX_DISK + 4096);
+	t.before = calloc(1, MAX_DISK + 4096);
 	t.buf = calloc(1, MAX_DISK + 4096);
-	if (!t.now || !t.flushed || !t.buf)
+	if (!t.now || !t.flushed || !t.before || !t.buf)
 		die("no memory");
 	t.kernel = chance(2);
-	if (chance(4))
-		prepare_dscow();
+	if (getenv("MODEL_FORMAT"))
+		prepare_overlay(getenv("MODEL_FORMAT"));
+	else if (chance(4))
+		prepare_overlay("dscow");
 	else
 		prepare_raw();
 	attach();
@@ -646,6 +698,18 @@ static void prepare(void)
 	       t.info.nr_files);
 	load((struct range){ 0, t.info.size });
 	compare((struct range){ 0, t.info.size }, "at first");
+}
+
+/* Whatever happened, there must be no damage. */
+static void check_image(void)
+{
+	struct cow_check_result result;
+
+	if (!strcmp(t.format, "raw"))
+		return;
+	must(cow_chain_check(t.chain, false, NULL, NULL, &result), "check");
+	if (result.corrupt)
+		die("%llu damaged", (unsigned long long)result.corrupt);
 }
 
 static void one_step(void)
@@ -693,6 +757,7 @@ int main(int argc, char **argv)
 	free(t.blocks);
 	free(t.now);
 	free(t.flushed);
+	free(t.before);
 	free(t.buf);
 	return 0;
 }

@@ -9,6 +9,6 @@ trap 'rm -rf "$dir"' EXIT
 COWD_PLUGIN_DIR=${COWD_PLUGIN_DIR:-$here/../../plugins}
 export COWD_PLUGIN_DIR
 cd "$dir"
-for seed in ${MODEL_SEEDS:-$(seq 1 "${MODEL_COUNT:-40}")}; do
+for seed in ${MODEL_SEEDS:-$(seq 1 "${MODEL_COUNT:-30}")}; do
 	"$here/model" "$seed" "${MODEL_STEPS:-200}"
 done

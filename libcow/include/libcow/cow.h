@@ -205,6 +205,10 @@ typedef void (*cow_done_fn)(struct cow_request *req, int status);
  * WRITE_ZEROES submitted before it, and no COPIED, DISCARD or
  * WRITE_ZEROES submitted after it.  When a COPIED failed, each later COMMIT
  * fails with its errno: the metadata does not say what it should.
+ *
+ * What DISCARD and WRITE_ZEROES did is lost with the process until a COMMIT,
+ * and the kernel does not replay it as it does COPIED.  So who answers a
+ * kernel commits before the answer, or old data could come back under it.
  */
 struct cow_request {
 	enum cow_op op;
