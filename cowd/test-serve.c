@@ -1,0 +1,528 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The core against a kernel and a libcow that are both played here: read()
+ * and write() of the channel are taken over by the linker's --wrap, and the
+ * few functions of libcow that the core calls are below.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include <dmu.h>
+#include <libcow/cow.h>
+
+#include "serve.h"
+
+#define MAX_EVENTS	512
+#define MAX_REPLIES	2048
+#define MAX_REQUESTS	512
+#define NR_BLOCKS	1000
+
+/* ---- the kernel --------------------------------------------------------- */
+
+static struct {
+	int fd;
+	struct dmu_event events[MAX_EVENTS];
+	unsigned int nr_events, nr_read;
+	struct dmu_reply replies[MAX_REPLIES];
+	unsigned int nr_replies;
+	/* Refuse replies of this type while it says so. */
+	uint32_t bad_type;
+	uint64_t more_than;	/* blocks; extents that are larger */
+	int error, times;
+} kernel;
+
+ssize_t __real_write(int fd, const void *buf, size_t len);
+ssize_t __wrap_write(int fd, const void *buf, size_t len);
+ssize_t __real_read(int fd, void *buf, size_t len);
+ssize_t __wrap_read(int fd, void *buf, size_t len);
+
+static bool refuses(const struct dmu_reply *reply)
+{
+	return kernel.times && reply->type == kernel.bad_type &&
+	       reply->count > kernel.more_than;
+}
+
+ssize_t __wrap_write(int fd, const void *buf, size_t len)
+{
+	struct dmu_reply reply;
+	size_t pos = 0;
+
+	if (fd != kernel.fd)
+		return __real_write(fd, buf, len);
+	while (pos < len) {
+		memcpy(&reply, (const char *)buf + pos, sizeof(reply));
+		if (refuses(&reply)) {
+			if (pos)
+				return (ssize_t)pos;
+			kernel.times--;
+			errno = kernel.error;
+			return -1;
+		}
+		assert_true(kernel.nr_replies < MAX_REPLIES);
+		kernel.replies[kernel.nr_replies++] = reply;
+		pos += sizeof(reply) + reply.bitmap_len;
+	}
+	return (ssize_t)len;
+}
+
+ssize_t __wrap_read(int fd, void *buf, size_t len)
+{
+	unsigned int n = kernel.nr_events - kernel.nr_read;
+
+	if (fd != kernel.fd)
+		return __real_read(fd, buf, len);
+	if (!n) {
+		errno = EAGAIN;
+		return -1;
+	}
+	if (n > len / sizeof(struct dmu_event))
+		n = (unsigned int)(len / sizeof(struct dmu_event));
+	memcpy(buf, &kernel.events[kernel.nr_read], n * sizeof(struct dmu_event));
+	kernel.nr_read += n;
+	return (ssize_t)(n * sizeof(struct dmu_event));
+}
+
+static void event(uint32_t type, uint32_t flags, uint64_t id, uint64_t block,
+		  uint64_t count)
+{
+	assert_true(kernel.nr_events < MAX_EVENTS);
+	kernel.events[kernel.nr_events++] = (struct dmu_event){
+		.type = type, .flags = flags, .id = id, .block = block,
+		.count = count,
+	};
+}
+
+/* How many replies of @type with @id there were; @last is the last. */
+static unsigned int replied(uint32_t type, uint64_t id, struct dmu_reply *last)
+{
+	unsigned int i, n = 0;
+
+	for (i = 0; i < kernel.nr_replies; i++) {
+		if (kernel.replies[i].type != type || kernel.replies[i].id != id)
+			continue;
+		n++;
+		if (last)
+			*last = kernel.replies[i];
+	}
+	return n;
+}
+
+/* ---- libcow ------------------------------------------------------------- */
+
+static struct {
+	bool at_once;		/* answer MAP within cow_submit() */
+	uint64_t widest;	/* blocks of an answer, 0: as the limits say */
+	int map_status, commit_status;
+	struct cow_request *requests[MAX_REQUESTS];	/* not done yet */
+	unsigned int nr_requests, nr_maps;
+	unsigned int nr_discards;
+} cow;
+
+static uint8_t bits[NR_BLOCKS / 8 + 1];
+
+/* A COW extent as wide as it may be: block n at sector 8 n of file 0. */
+static void answer_map(struct cow_request *req)
+{
+	uint64_t first = req->limit_first, end = req->limit_end;
+
+	if (cow.widest) {
+		first = req->first;
+		end = first + cow.widest < end ? first + cow.widest : end;
+	}
+	assert_true(first <= req->first && req->first < end);
+	req->answer = (struct cow_answer){
+		.kind = COW_KIND_COW,	.first = first,
+		.count = end - first,	.offset = first * 4096,
+		.src_file = 1,		.src_offset = first * 4096,
+		.copied = bits,
+	};
+	req->done(req, cow.map_status);
+}
+
+static void complete(struct cow_request *req)
+{
+	if (req->op == COW_OP_MAP)
+		answer_map(req);
+	else
+		req->done(req, req->op == COW_OP_COMMIT ? cow.commit_status : 0);
+}
+
+void cow_submit(struct cow_chain *chain, struct cow_request *req)
+{
+	(void)chain;
+	cow.nr_maps += req->op == COW_OP_MAP;
+	cow.nr_discards += req->op == COW_OP_DISCARD;
+	if (req->op == COW_OP_COMMIT)
+		assert_true(req->flags & COW_REQ_DATA_DURABLE);
+	if (cow.at_once && req->op == COW_OP_MAP) {
+		answer_map(req);
+		return;
+	}
+	assert_true(cow.nr_requests < MAX_REQUESTS);
+	cow.requests[cow.nr_requests++] = req;
+}
+
+/* Only here: completions that come later, on the test's word. */
+static bool may_complete;
+
+int cow_dispatch(struct cow_chain *chain)
+{
+	struct cow_request *list[MAX_REQUESTS];
+	unsigned int i, n = cow.nr_requests;
+
+	(void)chain;
+	if (!may_complete)
+		return 0;
+	memcpy(list, cow.requests, sizeof(list));
+	cow.nr_requests = 0;
+	for (i = 0; i < n; i++)
+		complete(list[i]);
+	return (int)n;
+}
+
+void cow_chain_info(const struct cow_chain *chain, struct cow_chain_info *info)
+{
+	(void)chain;
+	*info = (struct cow_chain_info){
+		.size = NR_BLOCKS * 4096,	.block_size = 4096,
+		.nr_blocks = NR_BLOCKS,		.nr_files = 2,
+		.writable = true,		.can_discard = true,
+		.can_write_zeroes = true,
+	};
+}
+
+/* ---- tests -------------------------------------------------------------- */
+
+static int start(void **state)
+{
+	struct cowd_serve *serve;
+	int err;
+
+	memset(&kernel, 0, sizeof(kernel));
+	memset(&cow, 0, sizeof(cow));
+	cow.at_once = true;
+	may_complete = true;
+	kernel.fd = open("/dev/null", O_RDWR);
+	err = cowd_serve_new(NULL, kernel.fd, &serve);
+	*state = serve;
+	return err;
+}
+
+static int stop(void **state)
+{
+	kernel.fd = -1;
+	cowd_serve_free(*state);
+	return 0;
+}
+
+static void work(struct cowd_serve *serve)
+{
+	assert_int_equal(cowd_serve_work(serve), 0);
+}
+
+/* Work until all that was begun is answered. */
+static void work_out(struct cowd_serve *serve)
+{
+	struct cowd_serve_stats stats;
+	int i;
+
+	for (i = 0; i < 1000; i++) {
+		work(serve);
+		cowd_serve_stats(serve, &stats);
+		if (!stats.in_flight && kernel.nr_read == kernel.nr_events)
+			return;
+	}
+	fail_msg("%llu questions are never answered",
+		 (unsigned long long)stats.in_flight);
+}
+
+static void question_is_answered_once(void **state)
+{
+	struct dmu_reply reply;
+
+	event(DMU_EV_MAP, DMU_EV_WRITE, 7, 10, 3);
+	work_out(*state);
+	assert_int_equal(kernel.nr_replies, 1);
+	assert_int_equal(replied(DMU_RE_MAP, 7, &reply), 1);
+	assert_int_equal(reply.kind, DMU_KIND_COW);
+	assert_int_equal(reply.flags, DMU_RE_REMEMBER);
+	assert_int_equal(reply.count, NR_BLOCKS);
+	assert_int_equal(reply.bitmap_len, DMU_BITMAP_LEN(NR_BLOCKS));
+	assert_int_equal(reply.src_dev, 1);
+}
+
+static void one_answer_covers_the_batch(void **state)
+{
+	uint64_t id;
+
+	for (id = 1; id <= 50; id++)
+		event(DMU_EV_MAP, id % 2 ? DMU_EV_WRITE : 0, id, id, 2);
+	work_out(*state);
+	assert_int_equal(kernel.nr_replies, 1);
+	assert_int_equal(cow.nr_maps, 1);
+}
+
+static void pending_questions_are_covered_too(void **state)
+{
+	uint64_t id;
+
+	cow.at_once = false;
+	for (id = 1; id <= 50; id++)
+		event(DMU_EV_MAP, 0, id, id, 1);
+	work_out(*state);
+	assert_int_equal(kernel.nr_replies, 1);
+}
+
+static void long_question_gets_several_answers(void **state)
+{
+	struct dmu_reply reply;
+
+	cow.widest = 10;
+	event(DMU_EV_MAP, 0, 7, 100, 35);
+	work_out(*state);
+	assert_int_equal(replied(DMU_RE_MAP, 7, &reply), 4);
+	assert_int_equal(reply.block, 130);
+}
+
+static void too_big_is_answered_smaller(void **state)
+{
+	struct dmu_reply reply;
+	unsigned int i;
+	uint64_t id;
+
+	kernel.bad_type = DMU_RE_MAP;
+	kernel.more_than = 64;
+	kernel.error = E2BIG;
+	kernel.times = 1000;
+	for (id = 1; id <= 40; id++)
+		event(DMU_EV_MAP, DMU_EV_WRITE, id, id * 20, 1);
+	work_out(*state);
+	/* Each question has an answer that holds it, or is held by another's. */
+	for (id = 1; id <= 40; id++) {
+		for (i = 0; i < kernel.nr_replies; i++) {
+			reply = kernel.replies[i];
+			if (reply.block <= id * 20 &&
+			    id * 20 < reply.block + reply.count)
+				break;
+		}
+		assert_true(i < kernel.nr_replies);
+		assert_true(reply.count <= 64);
+	}
+}
+
+static void no_memory_fails_in_the_end(void **state)
+{
+	struct dmu_reply reply;
+
+	kernel.bad_type = DMU_RE_MAP;
+	kernel.error = ENOMEM;
+	kernel.times = 1000;
+	event(DMU_EV_MAP, 0, 7, 5, 2);
+	work_out(*state);
+	assert_int_equal(replied(DMU_RE_FAIL, 7, &reply), 1);
+	assert_int_equal(reply.error, ENOMEM);
+	assert_int_equal(reply.block, 5);
+	assert_int_equal(reply.count, 2);
+}
+
+static void mapping_in_the_way_is_taken_away(void **state)
+{
+	struct dmu_reply reply;
+
+	kernel.bad_type = DMU_RE_MAP;
+	kernel.error = EEXIST;
+	kernel.times = 2;	/* wide, then narrow */
+	event(DMU_EV_MAP, DMU_EV_WRITE, 7, 5, 1);
+	work(*state);
+	assert_int_equal(kernel.nr_replies, 1);
+	reply = kernel.replies[0];
+	assert_int_equal(reply.type, DMU_RE_INVALIDATE);
+	assert_int_equal(reply.block, 5);
+	work(*state);
+	assert_int_equal(kernel.nr_replies, 1);
+	event(DMU_EV_INVALIDATED, 0, reply.id, 5, 1);
+	work_out(*state);
+	assert_int_equal(replied(DMU_RE_MAP, 7, NULL), 1);
+}
+
+static void wrong_answer_is_an_error(void **state)
+{
+	struct dmu_reply reply;
+
+	kernel.bad_type = DMU_RE_MAP;
+	kernel.error = ERANGE;
+	kernel.times = 1;
+	event(DMU_EV_MAP, 0, 7, 5, 1);
+	work_out(*state);
+	assert_int_equal(replied(DMU_RE_FAIL, 7, &reply), 1);
+	assert_int_equal(reply.error, EIO);
+}
+
+static void failed_lookup_fails_the_question(void **state)
+{
+	struct dmu_reply reply;
+
+	cow.map_status = -EIO;
+	event(DMU_EV_MAP, 0, 7, 5, 9);
+	work_out(*state);
+	assert_int_equal(kernel.nr_replies, 1);
+	assert_int_equal(replied(DMU_RE_FAIL, 7, &reply), 1);
+	assert_int_equal(reply.count, 9);
+}
+
+static void commit_status_reaches_the_flush(void **state)
+{
+	struct dmu_reply reply;
+
+	event(DMU_EV_FLUSH, 0, 1, 0, 0);
+	work_out(*state);
+	assert_int_equal(replied(DMU_RE_FLUSHED, 1, &reply), 1);
+	assert_int_equal(reply.error, 0);
+	cow.commit_status = -ENOSPC;
+	event(DMU_EV_FLUSH, 0, 2, 0, 0);
+	work_out(*state);
+	assert_int_equal(replied(DMU_RE_FLUSHED, 2, &reply), 1);
+	assert_int_equal(reply.error, ENOSPC);
+}
+
+static void discard_comes_after_invalidated(void **state)
+{
+	struct dmu_reply reply;
+
+	event(DMU_EV_DISCARD, 0, 3, 100, 50);
+	work(*state);
+	assert_int_equal(kernel.nr_replies, 1);
+	reply = kernel.replies[0];
+	assert_int_equal(reply.type, DMU_RE_INVALIDATE);
+	assert_int_equal(reply.block, 100);
+	assert_int_equal(reply.count, 50);
+	assert_int_equal(cow.nr_discards, 0);
+
+	/* Within it a question waits; beside it an answer stops before it. */
+	event(DMU_EV_MAP, 0, 4, 120, 1);
+	event(DMU_EV_MAP, 0, 5, 10, 1);
+	event(DMU_EV_MAP, 0, 6, 900, 1);
+	work(*state);
+	assert_int_equal(replied(DMU_RE_MAP, 4, NULL), 0);
+	assert_int_equal(replied(DMU_RE_MAP, 5, &reply), 1);
+	assert_int_equal(reply.block + reply.count, 100);
+	assert_int_equal(replied(DMU_RE_MAP, 6, &reply), 1);
+	assert_int_equal(reply.block, 150);
+
+	event(DMU_EV_INVALIDATED, 0, kernel.replies[0].id, 100, 50);
+	work_out(*state);
+	assert_int_equal(cow.nr_discards, 1);
+	assert_int_equal(replied(DMU_RE_DONE, 3, NULL), 1);
+	assert_int_equal(replied(DMU_RE_MAP, 4, NULL), 1);
+}
+
+static void answer_on_its_way_gives_in_to_a_discard(void **state)
+{
+	struct dmu_reply reply;
+
+	cow.at_once = false;
+	may_complete = false;
+	event(DMU_EV_MAP, 0, 4, 10, 1);
+	work(*state);
+	event(DMU_EV_DISCARD, 0, 3, 100, 50);
+	work(*state);
+	may_complete = true;
+	work(*state);
+	work(*state);
+	assert_int_equal(replied(DMU_RE_MAP, 4, &reply), 1);
+	assert_int_equal(reply.block + reply.count, 100);
+}
+
+static void discard_waits_for_what_was_copied(void **state)
+{
+	may_complete = false;
+	event(DMU_EV_DISCARD, 0, 3, 100, 50);
+	work(*state);
+	event(DMU_EV_COPIED, 0, 0, 120, 1);
+	event(DMU_EV_INVALIDATED, 0, kernel.replies[0].id, 100, 50);
+	work(*state);
+	assert_int_equal(cow.nr_discards, 0);
+	may_complete = true;
+	work_out(*state);
+	assert_int_equal(cow.nr_discards, 1);
+	assert_int_equal(replied(DMU_RE_DONE, 3, NULL), 1);
+}
+
+/* S4: whatever waits for INVALIDATED, there is room to read it. */
+static void many_discards_do_not_stop_the_reading(void **state)
+{
+	unsigned int i, answered = 0;
+	uint64_t id;
+
+	for (id = 1; id <= 300; id++)
+		event(DMU_EV_DISCARD, 0, id, id, 1);
+	for (i = 0; i < 1000; i++) {
+		work(*state);
+		for (; answered < kernel.nr_replies; answered++)
+			if (kernel.replies[answered].type == DMU_RE_INVALIDATE) {
+				/* Room for the answers: the array is a log. */
+				if (kernel.nr_events == MAX_EVENTS) {
+					assert_int_equal(kernel.nr_read, MAX_EVENTS);
+					kernel.nr_events = kernel.nr_read = 0;
+				}
+				event(DMU_EV_INVALIDATED, 0,
+				      kernel.replies[answered].id, 0, 0);
+				work(*state);
+			}
+	}
+	for (id = 1; id <= 300; id++)
+		assert_int_equal(replied(DMU_RE_DONE, id, NULL), 1);
+	work_out(*state);
+}
+
+static void reading_stops_when_there_is_no_room(void **state)
+{
+	uint64_t id;
+
+	may_complete = false;
+	cow.at_once = false;
+	for (id = 1; id <= 400; id++)
+		event(DMU_EV_MAP, 0, id, id, 1);
+	for (id = 0; id < 10; id++)
+		work(*state);
+	assert_false(cowd_serve_wants_events(*state));
+	assert_true(kernel.nr_read < 400);
+	cow.widest = 1;
+	may_complete = true;
+	work_out(*state);
+	for (id = 1; id <= 400; id++)
+		assert_int_equal(replied(DMU_RE_MAP, id, NULL), 1);
+}
+
+#define SERVE_TEST(f) cmocka_unit_test_setup_teardown(f, start, stop)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		SERVE_TEST(question_is_answered_once),
+		SERVE_TEST(one_answer_covers_the_batch),
+		SERVE_TEST(pending_questions_are_covered_too),
+		SERVE_TEST(long_question_gets_several_answers),
+		SERVE_TEST(too_big_is_answered_smaller),
+		SERVE_TEST(no_memory_fails_in_the_end),
+		SERVE_TEST(mapping_in_the_way_is_taken_away),
+		SERVE_TEST(wrong_answer_is_an_error),
+		SERVE_TEST(failed_lookup_fails_the_question),
+		SERVE_TEST(commit_status_reaches_the_flush),
+		SERVE_TEST(discard_comes_after_invalidated),
+		SERVE_TEST(answer_on_its_way_gives_in_to_a_discard),
+		SERVE_TEST(discard_waits_for_what_was_copied),
+		SERVE_TEST(many_discards_do_not_stop_the_reading),
+		SERVE_TEST(reading_stops_when_there_is_no_room),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
