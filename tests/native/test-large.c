@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * test-large.c - an overlay whose bitmap is much larger than the cache, and
+ * hundreds of requests at once: tables are evicted, requests starve and go
+ * on, commits are forced for room; and nothing gets lost.  Then a commit
+ * whose writes fail: it says so, and the next one makes it good.
+ */
+#include <libcow/cow.h>
+
+#include <common/bits.h>
+#include <common/num.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#define DISK (4ull << 40)
+#define BLOCK 4096u
+#define COPIES 600u
+#define MAPS 40u
+
+static struct cow_plugins *plugins;
+static unsigned int pending;
+static unsigned int failures;
+
+struct job {
+	struct cow_request req;
+	uint64_t seen;		/* MAP: blocks told as copied */
+};
+
+static struct job copies[COPIES + 10], maps[MAPS];
+
+static void must(int ret, const char *what)
+{
+	if (!ret)
+		return;
+	fprintf(stderr, "test-large: %s: %s\n", what, strerror(-ret));
+	exit(1);
+}
+
+static struct cow_chain *open_chain(uint32_t flags)
+{
+	struct cow_open_params p = COW_OPEN_PARAMS_INIT;
+	struct cow_chain *c;
+
+	p.plugins = plugins;
+	p.path = "large.dscow";
+	p.format = "dscow";
+	p.flags = flags;
+	p.cache_bytes = 1 << 20;
+	must(cow_chain_open(&p, &c), "open");
+	return c;
+}
+
+static void make_images(void)
+{
+	struct cow_create_params p = {
+		.plugins = plugins,
+		.path = "large.dscow",
+		.format = "dscow",
+		.block_size = BLOCK,
+		.backing_path = "large.base",
+		.backing_format = "raw",
+	};
+	int fd = open("large.base", O_CREAT | O_RDWR, 0666);
+
+	if (fd < 0 || ftruncate(fd, DISK) < 0) {
+		printf("no room for a sparse file of 4 TiB: skipped\n");
+		exit(77);
+	}
+	close(fd);
+	must(cow_create_image(&p), "create");
+}
+
+static void copy_done(struct cow_request *req, int status)
+{
+	must(status, "copied");
+	pending--;
+}
+
+static void map_done(struct cow_request *req, int status)
+{
+	struct job *job = req->user;
+
+	must(status, "map");
+	if (req->answer.copied)
+		job->seen = bits_count(req->answer.copied, 0,
+				       req->answer.count);
+	pending--;
+}
+
+static void wait_all(struct cow_chain *c)
+{
+	struct pollfd pfd = { .fd = cow_event_fd(c), .events = POLLIN };
+
+	while (pending) {
+		if (poll(&pfd, 1, 20000) == 0) {
+			fprintf(stderr, "test-large: %u requests are stuck\n",
+				pending);
+			exit(1);
+		}
+		cow_dispatch(c);
+	}
+}
+
+static uint64_t any_block(void)
+{
+	return ((uint64_t)random() << 20 ^ (uint64_t)random()) %
+	       (DISK / BLOCK - 4096);
+}
+
+static void submit_copy(struct cow_chain *c, unsigned int i)
+{
+	struct cow_chain_info info;
+	struct cow_request *req = &copies[i].req;
+
+	cow_chain_info(c, &info);
+	req->op = COW_OP_COPIED;
+	req->first = any_block();
+	req->count = 1 + (uint64_t)random() % 4000;
+	/* The place as the format has it: 128 MiB of bitmap, 8 KiB before. */
+	req->offset = 8192 + DISK / BLOCK / 8 + req->first * BLOCK;
+	req->done = copy_done;
+	pending++;
+	cow_submit(c, req);
+}
+
+static void submit_map(struct cow_chain *c, unsigned int i)
+{
+	struct cow_request *req = &maps[i].req;
+
+	req->op = COW_OP_MAP;
+	req->first = any_block();
+	req->count = 1;
+	req->done = map_done;
+	req->user = &maps[i];
+	pending++;
+	cow_submit(c, req);
+}
+
+static void copy_everywhere(struct cow_chain *c)
+{
+	unsigned int i;
+
+	for (i = 0; i < COPIES; i++) {
+		submit_copy(c, i);
+		if (i % (COPIES / MAPS) == 0)
+			submit_map(c, i / (COPIES / MAPS));
+		if (i % 50 == 0)
+			cow_dispatch(c);
+	}
+	wait_all(c);
+}
+
+static bool is_copied(uint64_t block)
+{
+	unsigned int i;
+
+	for (i = 0; i < COPIES + 10; i++) {
+		const struct cow_request *r = &copies[i].req;
+
+		if (block >= r->first && block < r->first + r->count)
+			return true;
+	}
+	return false;
+}
+
+static void check_block(struct cow_chain *c, uint64_t block)
+{
+	uint64_t len;
+	bool held;
+
+	must(cow_status(c, block * BLOCK, &held, &len), "status");
+	if (held == is_copied(block))
+		return;
+	fprintf(stderr, "test-large: block %llu is %s\n",
+		(unsigned long long)block, held ? "held" : "lost");
+	failures++;
+}
+
+static void check_everywhere(void)
+{
+	struct cow_chain *c = open_chain(0);
+	unsigned int i;
+
+	for (i = 0; i < COPIES + 10; i++) {
+		const struct cow_request *r = &copies[i].req;
+
+		if (!r->count)
+			continue;
+		check_block(c, r->first);
+		check_block(c, r->first + r->count - 1);
+		check_block(c, r->first + r->count);
+		check_block(c, any_block());
+	}
+	cow_chain_close(c);
+}
+
+/* Files may grow to 4 KiB only: so the bitmap cannot be written. */
+static void limit_files(bool on)
+{
+	struct rlimit limit;
+
+	getrlimit(RLIMIT_FSIZE, &limit);
+	limit.rlim_cur = on ? 4096 : limit.rlim_max;
+	setrlimit(RLIMIT_FSIZE, &limit);
+}
+
+static void fail_commit(void)
+{
+	struct cow_chain *c = open_chain(COW_OPEN_WRITE);
+	unsigned int i;
+
+	for (i = COPIES; i < COPIES + 10; i++)
+		submit_copy(c, i);
+	wait_all(c);
+	limit_files(true);
+	if (cow_flush(c) != -EFBIG) {
+		fprintf(stderr, "test-large: a failed commit is not told\n");
+		failures++;
+	}
+	if (!cow_chain_dirty(c)) {
+		fprintf(stderr, "test-large: a failed commit left no dirt\n");
+		failures++;
+	}
+	limit_files(false);
+	must(cow_flush(c), "commit again");
+	cow_chain_close(c);
+	check_everywhere();
+}
+
+static void ignore(void *ctx, enum cow_log_level level, const char *text)
+{
+	printf("%s\n", text);
+}
+
+int main(void)
+{
+	struct cow_stats stats;
+	struct cow_chain *c;
+
+	signal(SIGXFSZ, SIG_IGN);
+	srandom(1);
+	must(cow_plugins_new(NULL, ignore, NULL, &plugins), "plugins");
+	make_images();
+	c = open_chain(COW_OPEN_WRITE);
+	copy_everywhere(c);
+	must(cow_flush(c), "commit");
+	cow_chain_stats(c, &stats);
+	printf("cache %llu, reads %llu, writes %llu, commits %llu\n",
+	       (unsigned long long)stats.cache_bytes,
+	       (unsigned long long)stats.table_reads,
+	       (unsigned long long)stats.table_writes,
+	       (unsigned long long)stats.commits);
+	cow_chain_close(c);
+	check_everywhere();
+	fail_commit();
+	cow_plugins_free(plugins);
+	if (stats.commits < 2) {
+		fprintf(stderr, "test-large: no commit was forced for room\n");
+		failures++;
+	}
+	return failures ? 1 : 0;
+}
