@@ -2,6 +2,7 @@
 /* dscow_tool.c - create, show, check and merge dscow overlays. */
 #include "dscow_tool.h"
 
+#include <common/num.h>
 #include <common/size.h>
 
 #include <errno.h>
@@ -115,7 +116,7 @@ static void print_geometry(void *ctx, const struct cow_fact *fact)
 	};
 	size_t i;
 
-	for (i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+	for (i = 0; i < ARRAY_SIZE(names); i++) {
 		if (!strcmp(names[i], fact->name))
 			print_fact(ctx, fact);
 	}
