@@ -90,23 +90,6 @@ static int dmu_release(struct inode *inode, struct file *file)
 	return 0;
 }
 
-/*
- * I9: delegations of an earlier daemon end here; the replay starts when what
- * was under way under them is through.
- */
-static void dmu_revoke(struct dmu_disk *d, struct dmu_inval *replay)
-{
-	struct dmu_cow *cow;
-
-	mutex_lock(&d->map_mutex);
-	spin_lock_irq(&d->lock);
-	list_for_each_entry(cow, &d->cows, list)
-		WRITE_ONCE(cow->revoked, true);
-	spin_unlock_irq(&d->lock);
-	mutex_unlock(&d->map_mutex);
-	call_srcu(&d->srcu, &replay->rcu, dmu_inval_done);
-}
-
 static u32 dmu_ask_type(struct dmu_cell *cell)
 {
 	struct bio *bio = bio_list_peek(&cell->waiters);
@@ -130,10 +113,10 @@ static void dmu_take_unwanted(struct dmu_disk *d, struct bio_list *discards,
 		u32 type = dmu_ask_type(cell);
 
 		if (type == DMU_EV_DISCARD && !(d->features & DMU_FEAT_DISCARD))
-			dmu_ask_release(d, cell, discards);
+			dmu_cell_release(d, cell, discards);
 		else if (type == DMU_EV_WRITE_ZEROES &&
 			 !(d->features & DMU_FEAT_WRITE_ZEROES))
-			dmu_ask_release(d, cell, zeroes);
+			dmu_cell_release(d, cell, zeroes);
 	}
 }
 
@@ -166,7 +149,10 @@ static int dmu_attach_disk(struct dmu_channel *c, struct dmu_disk *d,
 		d->expired = false;
 		d->features = a->features;
 		replay->disk = d;
-		replay->generation = ++d->generation;
+		INIT_LIST_HEAD(&replay->pending);
+		/* I9: this revokes every delegation that there is. */
+		WRITE_ONCE(d->generation, d->generation + 1);
+		replay->generation = d->generation;
 		dmu_take_unwanted(d, &discards, &zeroes);
 	}
 	spin_unlock_irq(&d->lock);
@@ -176,7 +162,8 @@ static int dmu_attach_disk(struct dmu_channel *c, struct dmu_disk *d,
 		kfree(replay);
 		return r;
 	}
-	dmu_revoke(d, replay);
+	/* I9: the replay starts when what is under way is through. */
+	call_srcu(&d->srcu, &replay->rcu, dmu_inval_done);
 	return 0;
 }
 

@@ -19,18 +19,19 @@ void dmu_round_kick(struct dmu_disk *d)
  * A flush, or a written FUA bio, waits for the next round.  False: it cannot
  * wait for the daemon now, device-mapper must take it back.
  */
-bool dmu_flush_wait(struct dmu_disk *d, struct bio *bio)
+bool dmu_flush_wait(struct dmu_target *t, struct bio *bio)
 {
+	struct dmu_disk *d = t->disk;
 	unsigned long flags;
 	bool wait;
 
 	spin_lock_irqsave(&d->lock, flags);
-	wait = d->mode != DMU_MODE_REQUEUE || !dmu_must_commit(d);
-	if (wait)
+	wait = !dmu_must_requeue(t) || !dmu_must_commit(d);
+	if (wait) {
 		bio_list_add(&d->flushes, bio);
+		dmu_round_kick(d);	/* under the lock: @d may go after */
+	}
 	spin_unlock_irqrestore(&d->lock, flags);
-	if (wait)
-		dmu_round_kick(d);
 	return wait;
 }
 
@@ -103,6 +104,7 @@ static bool dmu_round_due(struct dmu_disk *d)
 	    (d->replay_wanted || !list_empty(&d->invals)))
 		return true;
 	return flush && (!dmu_must_commit(d) || dmu_must_fail(d) ||
+			 d->mode == DMU_MODE_REQUEUE ||
 			 dmu_round_may_tell(d, d->replay_wanted));
 }
 
@@ -151,18 +153,19 @@ static void dmu_round_next(struct dmu_disk *d, blk_status_t *status,
 	struct dmu_round *r = &d->round;
 	bool commit = r->flush && !*status && dmu_must_commit(d);
 
-	if (commit && (dmu_must_fail(d) || d->mode == DMU_MODE_REQUEUE)) {
-		*status = d->mode == DMU_MODE_REQUEUE ? BLK_STS_DM_REQUEUE :
-							BLK_STS_IOERR;
-		commit = false;
-	}
-	if (!commit) {
+	/* A suspend lets no bio wait; the commit itself may still be made. */
+	if (commit && d->mode == DMU_MODE_REQUEUE)
+		*status = BLK_STS_DM_REQUEUE;
+	else if (commit && dmu_must_fail(d))
+		*status = BLK_STS_IOERR;
+	if (!commit)
 		this_cpu_add(d->stats->v[DMU_FLUSHES],
 			     bio_list_size(&r->flushes));
+	if (!commit || *status) {
 		bio_list_merge(bios, &r->flushes);
 		bio_list_init(&r->flushes);
-		r->flush = false;
 	}
+	r->flush = commit;
 	if (!dmu_round_may_tell(d, r->replay)) {
 		dmu_round_abort(d);
 		return;
@@ -200,7 +203,7 @@ static void dmu_free_invals(struct list_head *invals)
 	struct dmu_inval *inval, *next;
 
 	list_for_each_entry_safe(inval, next, invals, list)
-		kfree(inval);
+		dmu_inval_free(inval);
 	INIT_LIST_HEAD(invals);
 }
 
@@ -226,6 +229,21 @@ static void dmu_event_init(struct dmu_event *ev, u32 type, u64 id)
 	memset(ev, 0, sizeof(*ev));
 	ev->type = type;
 	ev->id = id;
+}
+
+/*
+ * Uncommitted blocks may have lost their mapping without an INVALIDATE: the
+ * daemon that is attached hears of them again before it is asked anything.
+ */
+void dmu_round_retell(struct dmu_disk *d)
+{
+	spin_lock_irq(&d->lock);
+	if (d->channel && !d->replaying && atomic64_read(&d->nr_uncommitted)) {
+		d->replaying = true;
+		d->replay_wanted = true;
+		dmu_round_kick(d);
+	}
+	spin_unlock_irq(&d->lock);
 }
 
 /* The next COMMITTING run behind the cursor, or false. */
@@ -264,26 +282,34 @@ static bool dmu_continues(struct dmu_disk *d, const struct dmu_event *ev,
 	       dmu_block_to_sector(d, block) + cow->distance;
 }
 
-static unsigned int dmu_report_copied(struct dmu_disk *d, struct dmu_event *ev,
-				      unsigned int max)
-{
-	struct dmu_event *last = NULL;
-	struct dmu_round was;
-	struct dmu_cow *cow;
-	unsigned int n = 0;
-	u64 block, count;
+/* Runs looked at in one go at most: bounds the time under the lock. */
+#define DMU_MAX_RUNS 4096
 
-	for (;;) {
-		was = d->round;
-		if (!dmu_round_run(d, &cow, &block, &count))
+/* COPIED events, up to @max; *@all: there are no more. */
+static unsigned int dmu_report_copied(struct dmu_disk *d, struct dmu_event *ev,
+				      unsigned int max, bool *all)
+{
+	struct dmu_round *r = &d->round;
+	struct dmu_event *last = NULL;
+	unsigned int n = 0, runs;
+	struct dmu_cow *cow, *at_cow;
+	u64 block, count, at_block;
+
+	*all = false;
+	for (runs = 0; runs < DMU_MAX_RUNS; runs++) {
+		at_cow = r->cow;
+		at_block = r->block;
+		if (!dmu_round_run(d, &cow, &block, &count)) {
+			*all = true;
 			break;
+		}
 		if (dmu_continues(d, last, cow, block)) {
 			last->count += count;
 			continue;
 		}
 		if (n == max) {		/* for the next read */
-			d->round.cow = was.cow;
-			d->round.block = was.block;
+			r->cow = at_cow;
+			r->block = at_block;
 			break;
 		}
 		last = &ev[n++];
@@ -349,11 +375,14 @@ unsigned int dmu_round_report(struct dmu_disk *d, struct dmu_event *ev,
 {
 	struct dmu_round *r = &d->round;
 	unsigned int n;
+	bool all;
 
 	lockdep_assert_held(&d->lock);
 	if (r->phase != DMU_ROUND_REPORTING)
 		return 0;
-	n = dmu_report_copied(d, ev, max);
+	n = dmu_report_copied(d, ev, max, &all);
+	if (!all)
+		return n;
 	n += dmu_report_invals(d, ev + n, max - n, done);
 	if (r->replay && n < max) {
 		dmu_event_init(&ev[n++], DMU_EV_REPLAY_END, 0);
@@ -370,29 +399,44 @@ unsigned int dmu_round_report(struct dmu_disk *d, struct dmu_event *ev,
 	return n;
 }
 
-/* Committed extents leave the dirty list; the clean ones become LINEAR. */
+/*
+ * An extent that is not to be remembered, and is in the map because something
+ * was busy under it: the next commit looks again.
+ */
+static bool dmu_cow_is_passing(struct dmu_cow *cow)
+{
+	return !cow->remember && cow->mapped;
+}
+
+/*
+ * Committed extents leave the dirty list; the clean ones become LINEAR.  What
+ * stays keeps its order, and comes before what became dirty meanwhile.
+ */
 static void dmu_settle_committed(struct dmu_disk *d)
 {
-	struct dmu_cow *cow, *next;
-	LIST_HEAD(committed);
+	struct dmu_cow *cow;
+	LIST_HEAD(all);
+	LIST_HEAD(stay);
 
 	spin_lock_irq(&d->lock);
-	list_for_each_entry_safe(cow, next, &d->dirty, dirty)
-		if (!cow->nr_uncommitted)
-			list_move_tail(&cow->dirty, &committed);
-	spin_unlock_irq(&d->lock);
-
-	while (!list_empty(&committed)) {
-		cow = list_first_entry(&committed, struct dmu_cow, dirty);
-		dmu_map_settle(d, cow);
-		spin_lock_irq(&d->lock);
-		list_del_init(&cow->dirty);
-		if (cow->nr_uncommitted)	/* dirty again meanwhile */
-			list_add_tail(&cow->dirty, &d->dirty);
-		else
-			dmu_cow_put(cow);
+	list_splice_init(&d->dirty, &all);
+	while (!list_empty(&all)) {
+		cow = list_first_entry(&all, struct dmu_cow, dirty);
 		spin_unlock_irq(&d->lock);
+		dmu_map_settle(d, cow);
+		cond_resched();
+		spin_lock_irq(&d->lock);
+		if (cow->nr_uncommitted || dmu_cow_is_passing(cow)) {
+			list_move_tail(&cow->dirty, &stay);
+		} else {
+			list_del_init(&cow->dirty);
+			dmu_cow_put(cow);
+		}
 	}
+	list_splice(&stay, &d->dirty);
+	if (list_empty(&d->dirty))
+		d->keep_order = false;
+	spin_unlock_irq(&d->lock);
 }
 
 /* FLUSHED @id with 0 or a negative errno.  -ENOENT: not owed. */

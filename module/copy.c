@@ -37,7 +37,7 @@ static void dmu_copy_done(int read_err, unsigned long write_err, void *context)
 	spin_lock_irq(&d->lock);
 	if (!failed)
 		dmu_cow_mark_dirty(cow, block, 1);
-	dmu_ask_release(d, &io->cell, &bios);
+	dmu_cell_release(d, &io->cell, &bios);
 	dmu_cow_put(cow);
 	spin_unlock_irq(&d->lock);
 

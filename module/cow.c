@@ -9,9 +9,13 @@
  */
 #include "dmu.h"
 
+#include <linux/list_sort.h>
 #include <linux/mm.h>
 
 #define DMU_WORD_BLOCKS BITS_PER_LONG
+
+/* Blocks in one COPIED event at most: bounds the time under the lock. */
+#define DMU_MAX_REPORT (1 << 20)
 
 static u64 dmu_cow_nr_words(u64 count)
 {
@@ -43,6 +47,7 @@ struct dmu_cow *dmu_cow_alloc(struct dmu_disk *d, u64 first, u64 count)
 	if (!cow)
 		return NULL;
 	cow->disk = d;
+	cow->generation = READ_ONCE(d->generation);
 	cow->first = first;
 	cow->count = count;
 	cow->refs = 1;
@@ -87,7 +92,33 @@ static void dmu_cow_free_rcu(struct rcu_head *rcu)
 void dmu_cow_get(struct dmu_cow *cow)
 {
 	lockdep_assert_held(&cow->disk->lock);
+	WARN_ON_ONCE(!cow->refs);
 	cow->refs++;
+}
+
+/* No copy and no claim starts under it any more.  Stable under disk->lock. */
+bool dmu_cow_is_revoked(const struct dmu_cow *cow)
+{
+	return READ_ONCE(cow->revoked) ||
+	       cow->generation != READ_ONCE(cow->disk->generation);
+}
+
+/*
+ * Revoke the extent if nothing is busy under it but @refs holders that the
+ * caller knows, and nothing is uncommitted: then it may leave the map without
+ * the daemon being told (I8).
+ */
+bool dmu_cow_retire(struct dmu_cow *cow, unsigned int refs)
+{
+	struct dmu_disk *d = cow->disk;
+	bool idle;
+
+	spin_lock_irq(&d->lock);
+	idle = cow->refs == refs && !cow->nr_uncommitted;
+	if (idle)
+		WRITE_ONCE(cow->revoked, true);
+	spin_unlock_irq(&d->lock);
+	return idle;
 }
 
 /* The last one frees it after every reader that may still see it. */
@@ -135,18 +166,21 @@ u64 dmu_cow_run(struct dmu_cow *cow, u64 block, u64 max, bool *own)
 	u64 at = block - cow->first;
 	u64 end = min(at + max, cow->count);
 	u64 i = at;
+	/* Looked at once: the block may leave OLD at any time. */
+	unsigned long w = dmu_word_own(&cow->words[i / DMU_WORD_BLOCKS]);
 
-	*own = dmu_cow_is_own(cow, block);
-	while (i < end) {
-		unsigned long w = dmu_word_own(&cow->words[i / DMU_WORD_BLOCKS]);
+	*own = w >> (i % DMU_WORD_BLOCKS) & 1;
+	for (;;) {
 		unsigned int bit = i % DMU_WORD_BLOCKS;
 
 		w = (*own ? ~w : w) >> bit;
 		if (w)
 			return min(i + __ffs(w), end) - at;
 		i += DMU_WORD_BLOCKS - bit;
+		if (i >= end)
+			return end - at;
+		w = dmu_word_own(&cow->words[i / DMU_WORD_BLOCKS]);
 	}
-	return end - at;
 }
 
 /* OLD to DIRTY: the blocks now stand whole at the destination. */
@@ -270,9 +304,43 @@ static void dmu_walk_chunks(struct dmu_disk *d,
 	spin_unlock_irq(&d->lock);
 }
 
-/* Every block DIRTY at the time of the call becomes COMMITTING. */
+static int dmu_cow_cmp(void *priv, const struct list_head *a,
+		       const struct list_head *b)
+{
+	u64 fa = list_entry(a, struct dmu_cow, dirty)->first;
+	u64 fb = list_entry(b, struct dmu_cow, dirty)->first;
+
+	return fa < fb ? -1 : fa > fb;
+}
+
+/*
+ * Neighbours next to each other, so that they are reported as one extent.
+ * Where an extent was taken off blocks that it had copied, the order in which
+ * extents became dirty is the order in which places of one block followed
+ * each other, and stays.
+ */
+static void dmu_sort_dirty(struct dmu_disk *d)
+{
+	LIST_HEAD(all);
+
+	spin_lock_irq(&d->lock);
+	if (!d->keep_order)
+		list_splice_init(&d->dirty, &all);
+	spin_unlock_irq(&d->lock);
+
+	list_sort(NULL, &all, dmu_cow_cmp);
+	spin_lock_irq(&d->lock);
+	list_splice(&all, &d->dirty);
+	spin_unlock_irq(&d->lock);
+}
+
+/*
+ * Every block DIRTY at the time of the call becomes COMMITTING.  The caller
+ * owns the round.
+ */
 void dmu_cow_freeze(struct dmu_disk *d)
 {
+	dmu_sort_dirty(d);
 	dmu_walk_chunks(d, dmu_chunk_freeze);
 }
 
@@ -283,8 +351,9 @@ void dmu_cow_clean(struct dmu_disk *d)
 }
 
 /*
- * The first run of COMMITTING blocks at or after @block: returns its first
- * block and *@count, or the end of the extent and 0.
+ * The first run of COMMITTING blocks at or after @block, or the first part of
+ * a very long one: returns its first block and *@count, or the end of the
+ * extent and 0.
  */
 u64 dmu_cow_next_committing(struct dmu_cow *cow, u64 block, u64 *count)
 {
@@ -294,7 +363,7 @@ u64 dmu_cow_next_committing(struct dmu_cow *cow, u64 block, u64 *count)
 
 	lockdep_assert_held(&cow->disk->lock);
 	*count = 0;
-	while (i < cow->count) {
+	while (i < cow->count && *count < DMU_MAX_REPORT) {
 		struct dmu_word *w = &cow->words[i / DMU_WORD_BLOCKS];
 		unsigned int bit = i % DMU_WORD_BLOCKS;
 		unsigned long c = (w->hi & ~w->lo) >> bit;

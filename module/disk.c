@@ -26,14 +26,18 @@ static void dmu_disk_init_fields(struct dmu_disk *d)
 {
 	kref_init(&d->ref);
 	init_rwsem(&d->table_lock);
-	mt_init_flags(&d->map, MT_FLAGS_USE_RCU);
 	mutex_init(&d->map_mutex);
+	mt_init_flags(&d->map, MT_FLAGS_USE_RCU | MT_FLAGS_LOCK_EXTERN);
+	mt_set_external_lock(&d->map, &d->map_mutex);
+	seqcount_init(&d->map_seq);
 	INIT_LIST_HEAD(&d->targets);
 	INIT_LIST_HEAD(&d->cows);
 	spin_lock_init(&d->lock);
 	d->cells = RB_ROOT;
 	INIT_LIST_HEAD(&d->asks);
 	INIT_LIST_HEAD(&d->asked);
+	INIT_LIST_HEAD(&d->stalled);
+	INIT_LIST_HEAD(&d->pending_invals);
 	bio_list_init(&d->deferred);
 	INIT_LIST_HEAD(&d->dirty);
 	bio_list_init(&d->flushes);
@@ -119,7 +123,7 @@ static void dmu_disk_free(struct kref *ref)
 	WARN_ON(!bio_list_empty(&d->round.flushes));
 
 	dmu_disk_free_cows(d);
-	mtree_destroy(&d->map);
+	dmu_map_destroy(d);
 	cleanup_srcu_struct(&d->srcu);
 	free_percpu(d->stats);
 	kfree(d);
@@ -177,9 +181,11 @@ out:
 	return d;
 }
 
-void dmu_disk_put_target(struct dmu_disk *d)
+void dmu_disk_put_target(struct dmu_disk *d, struct dm_table *table)
 {
 	mutex_lock(&dmu_disks_mutex);
+	if (d->newest_table == table)	/* another may get its address */
+		d->newest_table = NULL;
 	if (!--d->nr_targets) {
 		list_del(&d->list);
 		spin_lock_irq(&d->lock);
@@ -309,6 +315,17 @@ static void dmu_requeue_held(struct dmu_disk *d)
 	dmu_take_held(d, &bios);
 	spin_unlock_irq(&d->lock);
 	dmu_complete_list(&bios, BLK_STS_DM_REQUEUE);
+}
+
+/* Nothing is in flight any more: the drain needs no limit. */
+void dmu_suspended(struct dmu_disk *d)
+{
+	spin_lock_irq(&d->lock);
+	if (d->mode == DMU_MODE_DRAIN) {
+		d->mode = DMU_MODE_RUN;
+		cancel_delayed_work(&d->policy_work);
+	}
+	spin_unlock_irq(&d->lock);
 }
 
 /* A suspend starts (DRAIN, REQUEUE) or is over (RUN). */

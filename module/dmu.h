@@ -15,6 +15,7 @@
 #include <linux/percpu.h>
 #include <linux/rbtree.h>
 #include <linux/rwsem.h>
+#include <linux/seqlock.h>
 #include <linux/spinlock.h>
 #include <linux/srcu.h>
 #include <linux/wait.h>
@@ -22,6 +23,11 @@
 #include <linux/dm-userspace.h>
 
 #include "compat/compat.h"
+
+/* Map values have 63 bits, map indexes are unsigned long. */
+#if BITS_PER_LONG != 64
+#error "dm-userspace wants a 64-bit kernel"
+#endif
 
 #define DM_MSG_PREFIX "userspace"
 
@@ -101,7 +107,8 @@ struct dmu_cow {
 	u32 dev;
 	u32 src_dev;			/* DMU_DEV_NONE: zeroes */
 	bool remember;
-	bool revoked;			/* lock: no copy starts any more */
+	bool revoked;			/* lock: by the kernel itself */
+	u64 generation;			/* of the attach that gave it */
 
 	unsigned int refs;		/* lock: map, dirty list, each cell */
 	u64 mapped;			/* map_mutex: blocks of the map here */
@@ -180,13 +187,18 @@ struct dmu_round {
 	u64 metadata_seq;
 };
 
-/* An INVALIDATE on its way, or an attach that waits to replay (id 0). */
+/*
+ * An INVALIDATE on its way, or an attach that waits to replay (id 0).  From
+ * INVALIDATE to INVALIDATED new questions about its blocks are not asked, and
+ * no mapping of them is taken: the daemon cannot know yet what was copied.
+ */
 struct dmu_inval {
 	struct dmu_disk *disk;
 	u64 id;
 	u64 block;
 	u64 count;
 	u64 generation;			/* of the channel that asked */
+	struct list_head pending;	/* lock: disk->pending_invals */
 	struct list_head list;
 	struct rcu_head rcu;
 };
@@ -197,7 +209,7 @@ struct dmu_channel {
 	struct mutex read_mutex;
 	struct mutex write_mutex;
 	wait_queue_head_t wait;
-	struct dmu_event *events;	/* read_mutex: one page */
+	struct dmu_event *events;	/* read_mutex: DMU_READ_BATCH */
 };
 
 struct dmu_disk {
@@ -217,6 +229,7 @@ struct dmu_disk {
 	/* the map: read under SRCU and RCU, changed under map_mutex */
 	struct srcu_struct srcu;
 	struct maple_tree map;
+	seqcount_t map_seq;		/* value and range of a lookup agree */
 	struct mutex map_mutex;
 	struct list_head cows;		/* map_mutex */
 	u64 nr_entries;			/* map_mutex */
@@ -229,6 +242,8 @@ struct dmu_disk {
 	struct rb_root cells;
 	struct list_head asks;		/* unread, in order */
 	struct list_head asked;		/* read by the daemon */
+	struct list_head stalled;	/* asked when an INVALIDATE is through */
+	struct list_head pending_invals;
 	struct bio_list deferred;	/* for the worker to run again */
 	unsigned long nr_waiting;	/* held bios */
 	enum dmu_mode mode;
@@ -237,6 +252,7 @@ struct dmu_disk {
 	bool expired;			/* the policy's time is over */
 
 	struct list_head dirty;		/* lock: cows with uncommitted blocks */
+	bool keep_order;		/* lock: see dmu_sort_dirty() */
 	atomic64_t nr_uncommitted;
 	u64 metadata_seq;		/* lock: raised by DMU_RE_METADATA */
 	u64 metadata_done;		/* lock: the part that is committed */
@@ -319,7 +335,7 @@ static inline bool dmu_must_commit(struct dmu_disk *d)
 /* disk.c */
 struct dmu_disk *dmu_disk_get(const char *key, struct dm_target *ti,
 			      unsigned int block_shift, char **error);
-void dmu_disk_put_target(struct dmu_disk *d);
+void dmu_disk_put_target(struct dmu_disk *d, struct dm_table *table);
 struct dmu_disk *dmu_disk_find(const char *key);
 void dmu_disk_put(struct dmu_disk *d);
 u64 dmu_disk_stat(struct dmu_disk *d, enum dmu_stat s);
@@ -331,6 +347,7 @@ void dmu_policy_work(struct work_struct *work);
 void dmu_fail_held(struct dmu_disk *d);
 void dmu_notify(struct dmu_disk *d);
 void dmu_set_mode(struct dmu_disk *d, enum dmu_mode mode);
+void dmu_suspended(struct dmu_disk *d);
 
 /* map.c: a mapping as a map entry */
 enum dmu_value_kind {
@@ -353,6 +370,7 @@ int dmu_map_make_room(struct dmu_disk *d, u64 bytes);
 u64 dmu_map_evict(struct dmu_disk *d, u64 bytes, gfp_t gfp);
 u64 dmu_map_bytes(struct dmu_disk *d);
 int dmu_map_prune(struct dmu_disk *d, struct dmu_target *t, sector_t was);
+void dmu_map_destroy(struct dmu_disk *d);
 int dmu_map_settle(struct dmu_disk *d, struct dmu_cow *cow);
 int dmu_map_init(void);
 void dmu_map_exit(void);
@@ -361,6 +379,8 @@ void dmu_map_exit(void);
 struct dmu_cow *dmu_cow_alloc(struct dmu_disk *d, u64 first, u64 count);
 void dmu_cow_free(struct dmu_cow *cow);
 void dmu_cow_load(struct dmu_cow *cow);
+bool dmu_cow_is_revoked(const struct dmu_cow *cow);
+bool dmu_cow_retire(struct dmu_cow *cow, unsigned int refs);
 void dmu_cow_get(struct dmu_cow *cow);
 void dmu_cow_put(struct dmu_cow *cow);
 u64 dmu_cow_cost(u64 count);
@@ -372,6 +392,7 @@ void dmu_cow_clean(struct dmu_disk *d);
 u64 dmu_cow_next_committing(struct dmu_cow *cow, u64 block, u64 *count);
 
 /* io.c */
+bool dmu_must_requeue(struct dmu_target *t);
 int dmu_io_map(struct dmu_target *t, struct bio *bio);
 int dmu_io_end(struct dmu_target *t, struct bio *bio, blk_status_t *error);
 int dmu_io_send(struct dmu_target *t, struct bio *bio, u32 dev, s64 distance,
@@ -384,7 +405,7 @@ struct dmu_cell *dmu_cell_first(struct dmu_disk *d, u64 first, u64 last);
 void dmu_cell_insert(struct dmu_disk *d, struct dmu_cell *cell);
 void dmu_cell_remove(struct dmu_disk *d, struct dmu_cell *cell);
 struct dmu_cell *dmu_cell_next(struct dmu_cell *cell);
-void dmu_ask_release(struct dmu_disk *d, struct dmu_cell *cell,
+void dmu_cell_release(struct dmu_disk *d, struct dmu_cell *cell,
 		     struct bio_list *bios);
 void dmu_take_held(struct dmu_disk *d, struct bio_list *bios);
 void dmu_unread(struct dmu_disk *d, u64 from_id);
@@ -396,6 +417,7 @@ void dmu_copy_start(struct dmu_io *io);
 /* commit.c */
 void dmu_round_work(struct work_struct *work);
 void dmu_round_kick(struct dmu_disk *d);
+void dmu_round_retell(struct dmu_disk *d);
 void dmu_round_detach(struct dmu_disk *d);
 int dmu_round_flushed(struct dmu_disk *d, u64 id, int error);
 unsigned int dmu_round_report(struct dmu_disk *d, struct dmu_event *ev,
@@ -403,7 +425,7 @@ unsigned int dmu_round_report(struct dmu_disk *d, struct dmu_event *ev,
 void dmu_round_delivered(struct dmu_disk *d, const struct dmu_round *was,
 			 struct list_head *done, bool ok);
 bool dmu_flush_through(struct dmu_target *t, struct bio *bio, int *result);
-bool dmu_flush_wait(struct dmu_disk *d, struct bio *bio);
+bool dmu_flush_wait(struct dmu_target *t, struct bio *bio);
 
 /* channel.c */
 int dmu_channel_init(void);
@@ -415,6 +437,8 @@ bool dmu_is_attached(struct dmu_disk *d);
 int dmu_reply(struct dmu_disk *d, const struct dmu_reply *r,
 	      const char __user *bitmap);
 void dmu_inval_done(struct rcu_head *rcu);
+void dmu_inval_free(struct dmu_inval *inval);
+bool dmu_inval_pending(struct dmu_disk *d, u64 first, u64 last);
 
 /* target.c */
 extern struct target_type dmu_target_type;

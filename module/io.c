@@ -41,7 +41,7 @@ static void dmu_way_cow(struct dmu_way *w, struct dmu_cow *cow, u64 block,
 		w->dev = cow->dev;
 		w->distance = cow->distance;
 	} else if (write) {
-		w->action = READ_ONCE(cow->revoked) ? DMU_FAULT :
+		w->action = dmu_cow_is_revoked(cow) ? DMU_FAULT :
 						      DMU_FIRST_WRITE;
 	} else if (cow->src_dev == DMU_DEV_NONE) {
 		w->action = DMU_READ_ZERO;
@@ -197,7 +197,7 @@ static void dmu_hold(struct dmu_disk *d, struct dmu_cell *cell, struct bio *bio)
 }
 
 /* Take @cell away and its waiters, in order, to the end of @bios. */
-void dmu_ask_release(struct dmu_disk *d, struct dmu_cell *cell,
+void dmu_cell_release(struct dmu_disk *d, struct dmu_cell *cell,
 		     struct bio_list *bios)
 {
 	dmu_cell_remove(d, cell);
@@ -212,7 +212,7 @@ static void dmu_take_asks(struct dmu_disk *d, struct list_head *asks,
 	struct dmu_cell *cell, *next;
 
 	list_for_each_entry_safe(cell, next, asks, list)
-		dmu_ask_release(d, cell, bios);
+		dmu_cell_release(d, cell, bios);
 }
 
 /* Everything that waits for the daemon: questions, requests, commits. */
@@ -220,6 +220,7 @@ void dmu_take_held(struct dmu_disk *d, struct bio_list *bios)
 {
 	dmu_take_asks(d, &d->asked, bios);
 	dmu_take_asks(d, &d->asks, bios);
+	dmu_take_asks(d, &d->stalled, bios);
 	bio_list_merge(bios, &d->round.flushes);
 	bio_list_init(&d->round.flushes);
 	bio_list_merge(bios, &d->flushes);
@@ -290,21 +291,28 @@ void dmu_io_defer(struct dmu_disk *d, struct bio_list *bios)
 		return;
 	spin_lock_irqsave(&d->lock, flags);
 	bio_list_merge(&d->deferred, bios);
+	queue_work(d->wq, &d->deferred_work);	/* under the lock: @d may go after */
 	spin_unlock_irqrestore(&d->lock, flags);
-	queue_work(d->wq, &d->deferred_work);
 }
 
 /* ways */
 
+/*
+ * Nothing may be held: device-mapper takes it back.  Only while it says so
+ * itself; when a suspend is broken off it does not any more, and then what
+ * comes must wait as usual.
+ */
+bool dmu_must_requeue(struct dmu_target *t)
+{
+	return t->disk->mode == DMU_MODE_REQUEUE && dm_noflush_suspending(t->ti);
+}
+
+/* The table that takes over prunes what does not fit it: @dev is one of @t. */
 int dmu_io_send(struct dmu_target *t, struct bio *bio, u32 dev,
 		s64 distance, int srcu_idx)
 {
 	struct dmu_io *io = dmu_io_of(bio);
 
-	if (WARN_ON_ONCE(dev >= t->nr_devs)) {
-		dmu_flight_end(t->disk, srcu_idx);
-		return DM_MAPIO_KILL;
-	}
 	io->srcu_idx = srcu_idx;
 	io->flags |= DMU_IO_SENT;
 	if (bio->bi_opf & REQ_FUA) {
@@ -367,7 +375,8 @@ static int dmu_first_write(struct dmu_target *t, struct bio *bio,
 
 	spin_lock_irqsave(&d->lock, flags);
 	/* refs 0: it left the map meanwhile, and dies when this section ends */
-	if (!cow->refs || cow->revoked || dmu_cow_is_own(cow, block)) {
+	if (!cow->refs || dmu_cow_is_revoked(cow) ||
+	    dmu_cow_is_own(cow, block)) {
 		spin_unlock_irqrestore(&d->lock, flags);
 		dmu_flight_end(d, idx);
 		return DMU_RETRY;
@@ -414,7 +423,7 @@ static int dmu_fault_locked(struct dmu_target *t, struct bio *bio, bool write)
 	dmu_find_way(d, block, 1, write, &w);
 	if (w.action != DMU_FAULT)
 		return DMU_RETRY;
-	if (d->mode == DMU_MODE_REQUEUE)
+	if (dmu_must_requeue(t))
 		return DM_MAPIO_REQUEUE;
 
 	cell = dmu_cell_first(d, block, block);
@@ -426,7 +435,8 @@ static int dmu_fault_locked(struct dmu_target *t, struct bio *bio, bool write)
 		cell->write = write;
 		cell->overwrite = write && dmu_bio_whole_blocks(t, bio);
 		dmu_lead(d, io, DMU_CELL_ASK, block, 1);
-		list_add_tail(&cell->list, &d->asks);
+		list_add_tail(&cell->list, dmu_inval_pending(d, block, block) ?
+					   &d->stalled : &d->asks);
 		dmu_count(d, DMU_FAULTS);
 		trace_dmu_fault(d->key, block, write);
 		dmu_wake(d);
@@ -548,7 +558,7 @@ static int dmu_request(struct dmu_target *t, struct bio *bio, u64 blocks)
 	int r = DM_MAPIO_SUBMITTED;
 
 	spin_lock_irqsave(&d->lock, flags);
-	if (d->mode == DMU_MODE_REQUEUE) {
+	if (dmu_must_requeue(t)) {
 		r = DM_MAPIO_REQUEUE;
 	} else if (dmu_must_fail(d)) {
 		r = DM_MAPIO_KILL;
@@ -597,7 +607,7 @@ static int dmu_discard(struct dmu_target *t, struct bio *bio)
 	idx = dmu_flight_begin(d);
 	dmu_find_way(d, dmu_bio_block(t, bio), dmu_bio_blocks(t, bio), true, &w);
 	dmu_cut(t, bio, w.blocks);
-	if (w.action == DMU_SEND && w.dev < t->nr_devs &&
+	if (w.action == DMU_SEND &&
 	    bdev_max_discard_sectors(t->devs[w.dev].dev->bdev))
 		return dmu_io_send(t, bio, w.dev, w.distance, idx);
 	dmu_flight_end(d, idx);
@@ -620,8 +630,8 @@ static int dmu_flush(struct dmu_target *t, struct bio *bio)
 
 	if (dmu_flush_through(t, bio, &r))
 		return r;
-	return dmu_flush_wait(t->disk, bio) ? DM_MAPIO_SUBMITTED :
-					      DM_MAPIO_REQUEUE;
+	return dmu_flush_wait(t, bio) ? DM_MAPIO_SUBMITTED :
+					DM_MAPIO_REQUEUE;
 }
 
 /* A bio enters. */
@@ -656,7 +666,7 @@ static void dmu_claim_end(struct dmu_disk *d, struct dmu_io *io,
 	spin_lock_irqsave(&d->lock, flags);
 	if (!error)
 		dmu_cow_mark_dirty(io->cow, cell->first, n);
-	dmu_ask_release(d, cell, &bios);
+	dmu_cell_release(d, cell, &bios);
 	dmu_cow_put(io->cow);
 	spin_unlock_irqrestore(&d->lock, flags);
 	if (!error)
@@ -678,7 +688,7 @@ int dmu_io_end(struct dmu_target *t, struct bio *bio, blk_status_t *error)
 		dmu_claim_end(d, io, *error);
 	dmu_flight_end(d, io->srcu_idx);
 	if ((was & DMU_IO_COMMIT) && !*error)
-		return dmu_flush_wait(d, bio) ? DM_ENDIO_INCOMPLETE :
+		return dmu_flush_wait(t, bio) ? DM_ENDIO_INCOMPLETE :
 						DM_ENDIO_REQUEUE;
 	return DM_ENDIO_DONE;
 }

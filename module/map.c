@@ -63,12 +63,17 @@ s64 dmu_value_distance(const void *entry)
  */
 void *dmu_map_lookup(struct dmu_disk *d, u64 block, u64 *last)
 {
-	MA_STATE(mas, &d->map, block, block);
+	unsigned int seq;
 	void *entry;
 
 	rcu_read_lock();
-	entry = mas_walk(&mas);
-	*last = mas.last;
+	do {
+		MA_STATE(mas, &d->map, block, block);
+
+		seq = read_seqcount_begin(&d->map_seq);
+		entry = mas_walk(&mas);
+		*last = mas.last;
+	} while (read_seqcount_retry(&d->map_seq, seq));
 	rcu_read_unlock();
 	return entry;
 }
@@ -110,16 +115,21 @@ static int dmu_map_walk(struct dmu_disk *d, u64 first, u64 last,
 	return r;
 }
 
-static int dmu_store(struct dmu_disk *d, u64 first, u64 last, void *entry,
-		     gfp_t gfp)
+/*
+ * The store itself, after dmu_compat_prepare(): it does not wait.  Readers wait
+ * for it: the tree changes a node in place where it can, and they must not
+ * take the new value for the old range.
+ */
+static int dmu_store(struct dmu_disk *d, struct ma_state *mas, void *entry)
 {
-	MA_STATE(mas, &d->map, first, last);
 	int r;
 
-	mas_lock(&mas);
-	mas_set_range(&mas, first, last);
-	r = mas_store_gfp(&mas, entry, gfp);
-	mas_unlock(&mas);
+	lockdep_assert_held(&d->map_mutex);
+	preempt_disable();
+	write_seqcount_begin(&d->map_seq);
+	r = dmu_compat_store(mas, entry);
+	write_seqcount_end(&d->map_seq);
+	preempt_enable();
 	return r;
 }
 
@@ -142,6 +152,7 @@ static bool dmu_map_span(struct dmu_disk *d, u64 block, void *entry,
 struct dmu_drop {
 	u64 entries;
 	struct list_head gone;		/* COW extents that leave the map */
+	bool dirty;			/* an extent with uncommitted blocks */
 };
 
 static int dmu_count_entry(struct dmu_disk *d, u64 first, u64 last,
@@ -164,6 +175,8 @@ static int dmu_drop_entry(struct dmu_disk *d, u64 first, u64 last,
 	cow->mapped -= last - first + 1;
 	if (!cow->mapped)
 		list_move(&cow->list, &drop->gone);
+	if (READ_ONCE(cow->refs) > 1)
+		drop->dirty = true;	/* or will be */
 	return 0;
 }
 
@@ -177,7 +190,20 @@ static int dmu_undrop_entry(struct dmu_disk *d, u64 first, u64 last,
 	return 0;
 }
 
-/* The store succeeded: the map's references on the extents it lost. */
+/*
+ * Blocks of an extent that leaves the map uncommitted may come to live
+ * elsewhere before the commit: from now on order counts.
+ */
+static void dmu_keep_order(struct dmu_disk *d, const struct dmu_drop *drop)
+{
+	if (!drop->dirty)
+		return;
+	spin_lock_irq(&d->lock);
+	d->keep_order = true;
+	spin_unlock_irq(&d->lock);
+}
+
+/* The map's references on the extents it lost. */
 static void dmu_drop_finish(struct dmu_disk *d, struct dmu_drop *drop)
 {
 	struct dmu_cow *cow, *next;
@@ -224,6 +250,7 @@ static int dmu_map_replace(struct dmu_disk *d, u64 first, u64 last,
 			   void *entry, gfp_t gfp)
 {
 	struct dmu_drop drop = { .gone = LIST_HEAD_INIT(drop.gone) };
+	MA_STATE(mas, &d->map, 0, 0);
 	u64 wide_first = first, wide_last = last;
 	unsigned int stay;
 	int r;
@@ -234,9 +261,14 @@ static int dmu_map_replace(struct dmu_disk *d, u64 first, u64 last,
 	if (!entry && !drop.entries)
 		return 0;
 	stay = dmu_map_rests(d, wide_first, wide_last) + !!entry;
-	dmu_map_walk(d, first, last, dmu_drop_entry, &drop);
 
-	r = dmu_store(d, wide_first, wide_last, entry, gfp);
+	mas_set_range(&mas, wide_first, wide_last);
+	r = dmu_compat_prepare(&mas, entry, gfp);
+	if (r)
+		return r;
+	dmu_map_walk(d, first, last, dmu_drop_entry, &drop);
+	dmu_keep_order(d, &drop);
+	r = dmu_store(d, &mas, entry);
 	if (r) {
 		dmu_map_walk(d, first, last, dmu_undrop_entry, NULL);
 		list_splice(&drop.gone, &d->cows);
@@ -308,7 +340,7 @@ static int dmu_check_entry(struct dmu_disk *d, u64 first, u64 last,
 			return -EEXIST;
 		return 0;
 	}
-	if (!((struct dmu_cow *)entry)->revoked)
+	if (!dmu_cow_is_revoked(entry))
 		return -EEXIST;
 	return dmu_agrees(d, entry, first, last, arg) ? 0 : -EEXIST;
 }
@@ -316,20 +348,6 @@ static int dmu_check_entry(struct dmu_disk *d, u64 first, u64 last,
 int dmu_map_check(struct dmu_disk *d, u64 first, u64 last, const void *entry)
 {
 	return dmu_map_walk(d, first, last, dmu_check_entry, (void *)entry);
-}
-
-/* An extent that a copy, a claim or a commit still needs is not evicted. */
-static bool dmu_may_evict(struct dmu_disk *d, void *entry)
-{
-	struct dmu_cow *cow = entry;
-	bool may;
-
-	if (xa_is_value(entry))
-		return true;
-	spin_lock_irq(&d->lock);
-	may = cow->refs == 1 && !cow->nr_uncommitted;
-	spin_unlock_irq(&d->lock);
-	return may;
 }
 
 /* The first entry at or after *@first. */
@@ -349,6 +367,29 @@ static void *dmu_map_next(struct dmu_disk *d, u64 *first, u64 *last)
 }
 
 /*
+ * Forget one entry, unless something is busy under it or uncommitted.  Returns
+ * what it was reckoned at, 0, or -ENOMEM.
+ */
+static s64 dmu_evict_one(struct dmu_disk *d, u64 first, u64 last, void *entry,
+			 gfp_t gfp)
+{
+	struct dmu_cow *cow = xa_is_value(entry) ? NULL : entry;
+	s64 bytes = cow ? cow->bytes : DMU_ENTRY_COST;
+	int r;
+
+	if (cow && !dmu_cow_retire(cow, 1))
+		return 0;
+	r = dmu_map_replace(d, first, last, NULL, gfp);
+	if (r) {
+		if (cow)
+			WRITE_ONCE(cow->revoked, false);
+		return r;
+	}
+	dmu_count(d, DMU_EVICTIONS);
+	return bytes;
+}
+
+/*
  * Forget entries, round and round through the map, until @bytes are free or
  * every entry was looked at once.  Returns the bytes.
  */
@@ -357,11 +398,10 @@ u64 dmu_map_evict(struct dmu_disk *d, u64 bytes, gfp_t gfp)
 	u64 looked = 0, total = d->nr_entries, freed = 0;
 	u64 first, last = 0;
 	void *entry;
+	s64 r;
 
 	lockdep_assert_held(&d->map_mutex);
 	while (freed < bytes && looked++ <= total) {
-		u64 cost = DMU_ENTRY_COST;
-
 		first = d->evict_next;
 		entry = dmu_map_next(d, &first, &last);
 		if (!entry) {
@@ -369,14 +409,11 @@ u64 dmu_map_evict(struct dmu_disk *d, u64 bytes, gfp_t gfp)
 			continue;
 		}
 		d->evict_next = last + 1;
-		if (!dmu_may_evict(d, entry))
-			continue;
-		if (!xa_is_value(entry))
-			cost = ((struct dmu_cow *)entry)->bytes;
-		if (dmu_map_replace(d, first, last, NULL, gfp))
+		r = dmu_evict_one(d, first, last, entry, gfp);
+		if (r < 0)
 			break;
-		dmu_count(d, DMU_EVICTIONS);
-		freed += cost;
+		freed += r;
+		cond_resched();
 	}
 	return freed;
 }
@@ -415,41 +452,47 @@ static int dmu_find_part(struct dmu_disk *d, u64 first, u64 last, void *entry,
 
 /*
  * After a commit: an extent with nothing but CLEAN blocks is LINEAR rw, and
- * one that was not to be remembered goes.  -ENOMEM: it stays as it is, which
- * is right as well.  The caller holds a reference.
+ * one that was not to be remembered goes, unless something is busy under it.
+ * -ENOMEM: it stays as it is, which is right as well.  The caller holds the
+ * second reference.
  */
 int dmu_map_settle(struct dmu_disk *d, struct dmu_cow *cow)
 {
+	u64 end = cow->first + cow->count;
 	struct dmu_settle s = { .cow = cow };
 	void *entry = NULL;
+	u64 from;
 	int r = 0;
 
 	lockdep_assert_held(&d->map_mutex);
-	if (cow->nr_uncommitted)
-		return 0;
 	if (cow->remember) {
 		if (cow->nr_clean < cow->count)
 			return 0;
 		entry = dmu_value(DMU_VALUE_RW, cow->dev, cow->distance);
+	} else if (!dmu_cow_retire(cow, 2)) {
+		return 0;
 	}
-	while (!r && cow->mapped) {
+	for (from = cow->first; !r && cow->mapped && from < end;
+	     from = s.last + 1) {
 		s.found = false;
-		dmu_map_walk(d, cow->first, cow->first + cow->count - 1,
-			     dmu_find_part, &s);
+		dmu_map_walk(d, from, end - 1, dmu_find_part, &s);
 		if (WARN_ON_ONCE(!s.found))
 			break;
 		r = dmu_map_replace(d, s.first, s.last, entry, DMU_MAP_GFP);
 	}
+	if (r)
+		WRITE_ONCE(cow->revoked, false);
 	return r;
 }
 
 static bool dmu_place_fits(struct dmu_disk *d, struct dmu_target *t, u32 dev,
-			   s64 distance, u64 first, u64 last)
+			   s64 distance, u64 first, u64 last, bool writable)
 {
 	sector_t start = dmu_block_to_sector(d, first);
 	sector_t end = min(dmu_block_to_sector(d, last + 1), t->nr_sectors);
 
-	return dev < t->nr_devs && (s64)start + distance >= 0 &&
+	return dev < t->nr_devs && !(writable && t->devs[dev].readonly) &&
+	       (s64)start + distance >= 0 &&
 	       end + distance <= bdev_nr_sectors(t->devs[dev].dev->bdev);
 }
 
@@ -471,13 +514,14 @@ static int dmu_prune_entry(struct dmu_disk *d, u64 first, u64 last,
 	if (xa_is_value(entry))
 		fits = dmu_value_kind(entry) > DMU_VALUE_RW ||
 		       dmu_place_fits(d, p->t, dmu_value_dev(entry),
-				      dmu_value_distance(entry), first, last);
+				      dmu_value_distance(entry), first, last,
+				      dmu_value_kind(entry) == DMU_VALUE_RW);
 	else
 		fits = dmu_place_fits(d, p->t, cow->dev, cow->distance,
-				      first, last) &&
+				      first, last, true) &&
 		       (cow->src_dev == DMU_DEV_NONE ||
 			dmu_place_fits(d, p->t, cow->src_dev,
-				       cow->src_distance, first, last));
+				       cow->src_distance, first, last, false));
 	return !fits;
 }
 
@@ -546,6 +590,14 @@ int dmu_map_init(void)
 {
 	dmu_shrinker = dmu_compat_shrinker(dmu_shrink_count, dmu_shrink_scan);
 	return dmu_shrinker ? 0 : -ENOMEM;
+}
+
+/* Nobody reads any more. */
+void dmu_map_destroy(struct dmu_disk *d)
+{
+	mutex_lock(&d->map_mutex);
+	__mt_destroy(&d->map);
+	mutex_unlock(&d->map_mutex);
 }
 
 void dmu_map_exit(void)

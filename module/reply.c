@@ -146,6 +146,21 @@ static int dmu_check_cow(struct dmu_disk *d, const struct dmu_reply *r,
 	return err ?: dmu_check_overlap(d, r);
 }
 
+/*
+ * What was copied is not told yet: before REPLAY_END, and between INVALIDATE
+ * and INVALIDATED, the daemon cannot say where the blocks live.
+ */
+static int dmu_check_settled(struct dmu_disk *d, const struct dmu_reply *r)
+{
+	bool busy;
+
+	spin_lock_irq(&d->lock);
+	busy = d->replaying ||
+	       dmu_inval_pending(d, r->block, r->block + r->count - 1);
+	spin_unlock_irq(&d->lock);
+	return busy ? -EBUSY : 0;
+}
+
 /* Under table_lock: fill @m from @r, or refuse. */
 static int dmu_check_mapping(struct dmu_disk *d, const struct dmu_reply *r,
 			     struct dmu_mapping *m)
@@ -155,6 +170,8 @@ static int dmu_check_mapping(struct dmu_disk *d, const struct dmu_reply *r,
 	if (!d->target)
 		return -ENODEV;
 	err = dmu_check_extent(d, r);
+	if (!err)
+		err = dmu_check_settled(d, r);
 	if (err)
 		return err;
 	m->first = r->block;
@@ -251,7 +268,7 @@ static void dmu_answer(struct dmu_disk *d, u64 id, const struct dmu_mapping *m,
 		    !dmu_suffices(m, cell->write))
 			continue;
 		if (cell->id == id || remembered)
-			dmu_ask_release(d, cell, &bios);
+			dmu_cell_release(d, cell, &bios);
 		else if (remember)
 			dmu_cell_unread(d, cell);
 	}
@@ -271,7 +288,7 @@ static void dmu_settle_new(struct dmu_disk *d, struct dmu_cow *cow)
 	spin_lock_irq(&d->lock);
 	dmu_cow_get(cow);
 	spin_unlock_irq(&d->lock);
-	if (cow->nr_clean == cow->count)
+	if (cow->remember && cow->nr_clean == cow->count)
 		dmu_map_settle(d, cow);
 	spin_lock_irq(&d->lock);
 	dmu_cow_put(cow);
@@ -433,7 +450,7 @@ static int dmu_reply_fail(struct dmu_disk *d, const struct dmu_reply *r)
 	     cell && cell->first <= last; cell = next) {
 		next = dmu_cell_next(cell);
 		if (cell->kind == DMU_CELL_ASK && cell->id == r->id)
-			dmu_ask_release(d, cell, &bios);
+			dmu_cell_release(d, cell, &bios);
 	}
 	spin_unlock_irq(&d->lock);
 	dmu_complete_list(&bios, dmu_status_of(r->error));
@@ -450,13 +467,42 @@ static int dmu_reply_done(struct dmu_disk *d, const struct dmu_reply *r)
 	list_for_each_entry(cell, &d->asked, list) {
 		if (cell->kind != DMU_CELL_REQUEST || cell->id != r->id)
 			continue;
-		dmu_ask_release(d, cell, &bios);
+		dmu_cell_release(d, cell, &bios);
 		err = 0;
 		break;
 	}
 	spin_unlock_irq(&d->lock);
 	dmu_complete_list(&bios, dmu_status_of(r->error));
 	return err;
+}
+
+/* Does an INVALIDATE under way meet [first, last]? */
+bool dmu_inval_pending(struct dmu_disk *d, u64 first, u64 last)
+{
+	struct dmu_inval *inval;
+
+	lockdep_assert_held(&d->lock);
+	list_for_each_entry(inval, &d->pending_invals, pending)
+		if (inval->block <= last &&
+		    first <= inval->block + inval->count - 1)
+			return true;
+	return false;
+}
+
+/* It was told, or nobody is there to be told: what it stalled may be asked. */
+void dmu_inval_free(struct dmu_inval *inval)
+{
+	struct dmu_disk *d = inval->disk;
+	struct dmu_cell *cell, *next;
+
+	lockdep_assert_held(&d->lock);
+	list_del(&inval->pending);
+	kfree(inval);
+	list_for_each_entry_safe(cell, next, &d->stalled, list)
+		if (!dmu_inval_pending(d, cell->first, cell->last))
+			list_move_tail(&cell->list, &d->asks);
+	if (!list_empty(&d->asks))
+		dmu_wake(d);
 }
 
 /*
@@ -471,13 +517,13 @@ void dmu_inval_done(struct rcu_head *rcu)
 
 	spin_lock_irqsave(&d->lock, flags);
 	if (!d->channel || inval->generation != d->generation) {
-		kfree(inval);
+		dmu_inval_free(inval);
 	} else if (inval->id) {
 		list_add_tail(&inval->list, &d->invals);
 		dmu_round_kick(d);
 	} else {
 		d->replay_wanted = true;
-		kfree(inval);
+		dmu_inval_free(inval);
 		dmu_round_kick(d);
 	}
 	spin_unlock_irqrestore(&d->lock, flags);
@@ -495,18 +541,26 @@ static int dmu_reply_invalidate(struct dmu_disk *d, const struct dmu_reply *r)
 	inval->block = r->block;
 	inval->count = r->count;
 	inval->generation = d->generation;
+	INIT_LIST_HEAD(&inval->pending);
 
 	down_read(&d->table_lock);
 	mutex_lock(&d->map_mutex);
 	err = dmu_check_extent(d, r);
-	if (!err)
+	if (!err) {
+		spin_lock_irq(&d->lock);
+		list_add(&inval->pending, &d->pending_invals);
+		spin_unlock_irq(&d->lock);
 		err = dmu_map_erase(d, r->block, r->block + r->count - 1);
+	}
 	mutex_unlock(&d->map_mutex);
 	up_read(&d->table_lock);
-	if (err)
-		kfree(inval);
-	else
+	if (!err) {
 		call_srcu(&d->srcu, &inval->rcu, dmu_inval_done);
+		return 0;
+	}
+	spin_lock_irq(&d->lock);
+	dmu_inval_free(inval);
+	spin_unlock_irq(&d->lock);
 	return err;
 }
 

@@ -171,11 +171,21 @@ static void dmu_put_devs(struct dmu_target *t)
 		dm_put_device(t->ti, t->devs[--t->nr_devs].dev);
 }
 
-/* The table becomes the disk's live one; under table_lock. */
-static void dmu_take_over(struct dmu_target *t)
+/*
+ * The table becomes the disk's live one, and what does not fit it is forgotten;
+ * under table_lock, no I/O in flight.  If copied blocks were among that, the
+ * daemon is told of them before it is asked anything more.
+ */
+static int dmu_take_over(struct dmu_target *t)
 {
 	struct dmu_disk *d = t->disk;
+	int r;
 
+	mutex_lock(&d->map_mutex);
+	r = dmu_map_prune(d, t, d->nr_sectors);
+	mutex_unlock(&d->map_mutex);
+	if (r)
+		return r;
 	d->target = t;
 	d->nr_sectors = t->nr_sectors;
 	spin_lock_irq(&d->lock);
@@ -186,18 +196,26 @@ static void dmu_take_over(struct dmu_target *t)
 	spin_unlock_irq(&d->lock);
 	if (t->map_budget)
 		WRITE_ONCE(d->map_budget, t->map_budget);
+	dmu_round_retell(d);
+	return 0;
 }
 
 /* A daemon may attach to the first table before it is resumed. */
-static void dmu_first_table(struct dmu_target *t)
+static int dmu_first_table(struct dmu_target *t)
 {
 	struct dmu_disk *d = t->disk;
+	int r = 0;
 
 	down_write(&d->table_lock);
 	list_add_tail(&t->list, &d->targets);
 	if (!d->target)
-		dmu_take_over(t);
+		r = dmu_take_over(t);
+	if (r)
+		list_del(&t->list);
 	up_write(&d->table_lock);
+	if (r)
+		t->ti->error = "cannot fit the map to the table";
+	return r;
 }
 
 static void dmu_set_limits(struct dm_target *ti)
@@ -207,6 +225,7 @@ static void dmu_set_limits(struct dm_target *ti)
 	ti->flush_supported = true;
 	ti->num_discard_bios = 1;
 	ti->discards_supported = true;
+	ti->needs_bio_set_dev = true;	/* held I/O stays with its cgroup */
 	ti->num_write_zeroes_bios = 1;
 }
 
@@ -273,7 +292,13 @@ static int dmu_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 		kfree(t);
 		return r;
 	}
-	dmu_first_table(t);
+	r = dmu_first_table(t);
+	if (r) {
+		dmu_disk_put_target(t->disk, ti->table);
+		dmu_put_devs(t);
+		kfree(t);
+		return r;
+	}
 	dmu_set_limits(ti);
 	ti->private = t;
 	return 0;
@@ -288,12 +313,14 @@ static void dmu_dtr(struct dm_target *ti)
 	list_del(&t->list);
 	if (d->target == t) {	/* never resumed, or the last one */
 		d->target = NULL;
-		if (!list_empty(&d->targets))
-			dmu_take_over(list_last_entry(&d->targets,
-						      struct dmu_target, list));
+		if (!list_empty(&d->targets) &&
+		    dmu_take_over(list_last_entry(&d->targets,
+						  struct dmu_target, list)))
+			DMWARN("%s: no memory, attach waits for the resume",
+			       d->key);
 	}
 	up_write(&d->table_lock);
-	dmu_disk_put_target(d);
+	dmu_disk_put_target(d, ti->table);
 	dmu_put_devs(t);
 	kfree(t);
 }
@@ -317,6 +344,14 @@ static void dmu_presuspend(struct dm_target *ti)
 							   DMU_MODE_DRAIN);
 }
 
+/* Drained: what the suspend waited for is over. */
+static void dmu_postsuspend(struct dm_target *ti)
+{
+	struct dmu_target *t = ti->private;
+
+	dmu_suspended(t->disk);
+}
+
 static void dmu_presuspend_undo(struct dm_target *ti)
 {
 	struct dmu_target *t = ti->private;
@@ -332,13 +367,8 @@ static int dmu_preresume(struct dm_target *ti)
 	int r = 0;
 
 	down_write(&d->table_lock);
-	mutex_lock(&d->map_mutex);
-	if (d->target != t) {
-		r = dmu_map_prune(d, t, d->nr_sectors);
-		if (!r)
-			dmu_take_over(t);
-	}
-	mutex_unlock(&d->map_mutex);
+	if (d->target != t)
+		r = dmu_take_over(t);
 	up_write(&d->table_lock);
 	if (r)
 		DMERR("%s: cannot take over the table: %d", d->key, r);
@@ -548,6 +578,7 @@ struct target_type dmu_target_type = {
 	.end_io			= dmu_end_io,
 	.presuspend		= dmu_presuspend,
 	.presuspend_undo	= dmu_presuspend_undo,
+	.postsuspend		= dmu_postsuspend,
 	.preresume		= dmu_preresume,
 	.resume			= dmu_resume,
 	.status			= dmu_status,

@@ -7,6 +7,7 @@
 #define DMU_COMPAT_H
 
 #include <linux/blkdev.h>
+#include <linux/maple_tree.h>
 #include <linux/shrinker.h>
 #include <linux/slab.h>
 #include <linux/srcu.h>
@@ -25,6 +26,36 @@ static inline void srcu_up_read(struct srcu_struct *ssp, int idx)
 	__releases(ssp)
 {
 	__srcu_read_unlock(ssp, idx);
+}
+#endif
+
+/*
+ * A store into a tree whose lock is a mutex of ours: memory first, which may
+ * wait, then the store, which may not.  6.1 does not export the first step;
+ * there the store takes its few hundred bytes from the reserves, or fails.
+ */
+#ifdef DMU_HAS_MAS_PREALLOCATE
+static inline int dmu_compat_prepare(struct ma_state *mas, void *entry,
+				     gfp_t gfp)
+{
+	return mas_preallocate(mas, entry, gfp);
+}
+
+static inline int dmu_compat_store(struct ma_state *mas, void *entry)
+{
+	mas_store_prealloc(mas, entry);
+	return 0;
+}
+#else
+static inline int dmu_compat_prepare(struct ma_state *mas, void *entry,
+				     gfp_t gfp)
+{
+	return 0;
+}
+
+static inline int dmu_compat_store(struct ma_state *mas, void *entry)
+{
+	return mas_store_gfp(mas, entry, GFP_ATOMIC | __GFP_NOWARN);
 }
 #endif
 

@@ -128,7 +128,10 @@ enum dmu_event_type {
 	 * been copied there.  Nothing is owed.
 	 */
 	DMU_EV_INVALIDATED	= 6,
-	/* The replay after an attach is complete.  Nothing is owed. */
+	/*
+	 * Every extent that is copied and not committed has been told, after
+	 * an attach or after a table was taken over.  Nothing is owed.
+	 */
 	DMU_EV_REPLAY_END	= 7,
 };
 
@@ -179,7 +182,9 @@ enum dmu_reply_type {
 	/*
 	 * Forget every mapping of [block, block + count).  New I/O there asks
 	 * again; INVALIDATED with the same @id (any value but 0, the daemon's
-	 * choice) tells when the last old I/O is through.
+	 * choice) tells when the last old I/O is through.  Until then no
+	 * question about these blocks comes.  Nor does INVALIDATED come while
+	 * a FLUSHED is owed.
 	 */
 	DMU_RE_INVALIDATE	= 6,
 	/* Please start a commit (a FLUSH event follows if there is need). */
@@ -246,6 +251,8 @@ enum dmu_kind {
  *	EPERM	  the mapping does not suffice for the question (a write)
  *	EROFS	  writable, and the device was opened read-only
  *	ENOENT	  no such question is owed
+ *	EBUSY	  MAP, PRELOAD before REPLAY_END, or of blocks between INVALIDATE
+ *		  and INVALIDATED: what was copied there is not told yet
  *	EEXIST	  a mapping that can be written through is there: INVALIDATE it
  *	E2BIG	  the bitmap does not fit into the map's budget, or more than
  *		  DMU_MAX_COW_BLOCKS: answer with a smaller extent
