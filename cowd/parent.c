@@ -220,8 +220,11 @@ static void handle_create(void)
 		return;
 	}
 	fill_table(&table, dests, geometry);
-	err = parent.options->recover ? take_over_device(&table) :
-					create_device(&table);
+	/* First the record: there is no moment with a device and without it. */
+	err = cowd_record_write(&parent.record, parent.options, parent.worker);
+	if (!err)
+		err = parent.options->recover ? take_over_device(&table) :
+						create_device(&table);
 	fd = err ? err : attach(geometry);
 	reply(fd < 0 ? fd : 0, fd);
 }
@@ -249,10 +252,6 @@ static void handle_ready(void)
 	snprintf(node, sizeof(node), "/dev/mapper/%s", parent.options->name);
 	if (access(node, F_OK)) {
 		cowd_error(-errno, "%s did not appear", node);
-		finish(COWD_EXIT_FAILED);
-		return;
-	}
-	if (cowd_record_write(&parent.record, parent.options, parent.worker)) {
 		finish(COWD_EXIT_FAILED);
 		return;
 	}
@@ -678,6 +677,19 @@ static int start_worker(const struct cowd_user *user)
 			  parent.files.scratch));
 }
 
+/* Is the record that was left one of the very device that is wanted now? */
+static bool is_same_device(void)
+{
+	const struct cowd_options *o = parent.options;
+	struct cowd_options left = { .name = o->name };
+
+	return parent.record.was_there &&
+	       !cowd_record_read(&parent.record, &left) &&
+	       !strcmp(left.image, o->image) &&
+	       !strcmp(left.format, o->format) &&
+	       left.read_only == o->read_only;
+}
+
 /* Names and leftovers: what there is must fit what is wanted. */
 static int check_device(void)
 {
@@ -696,6 +708,12 @@ static int check_device(void)
 				  name);
 	if (parent.options->recover || err)
 		return 0;
+	if (is_same_device()) {
+		cowd_log(COWD_INFO, "%s was left by a cowd that died: serving it again",
+			 name);
+		parent.options->recover = true;
+		return 0;
+	}
 	if (parent.record.was_there)
 		return cowd_error(-EEXIST, "%s: the device was left by a cowd that died; serve it again by cowd --recover %s",
 				  name, name);

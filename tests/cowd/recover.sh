@@ -35,10 +35,15 @@ for who in pid worker; do
 	write_both 0
 	write_both 200
 	timeout 30 cmp model /dev/mapper/mydev || fail "reads wrong while it is dead"
-	cowd -p dscow mydev a.dscow 2>err && fail "a second one over the same device"
+	cowd -p raw mydev base.img 2>err && fail "another image under the same name"
 	grep -q recover err || fail "does not say what helps: $(cat err)"
 
-	cowd --recover mydev || die "cowd --recover: exit status $?"
+	# By its record, or by a plain start of the same.
+	if [ $who = pid ]; then
+		cowd --recover mydev || die "cowd --recover: exit status $?"
+	else
+		cowd -p dscow mydev a.dscow || die "plain start: exit status $?"
+	fi
 	echo 3 >/proc/sys/vm/drop_caches
 	cmp model /dev/mapper/mydev || fail "reads wrong after recovery"
 	file new 1048576
