@@ -16,6 +16,8 @@
 #include <time.h>
 #include <unistd.h>
 
+void (*before_test)(size_t i);
+static size_t running;		/* index of the test */
 static int result_fd = -1;	/* of the test: its verdict goes to the runner */
 
 uint64_t now_ms(void)
@@ -191,6 +193,8 @@ static void run_child(const struct test *t, int fd)
 {
 	result_fd = fd;
 	signal(SIGPIPE, SIG_IGN);
+	if (before_test)
+		before_test(running);
 	t->fn();
 	verdict('.', "");
 	_exit(0);
@@ -321,6 +325,7 @@ int run_tests(const struct test *tests, size_t n, int argc, char **argv)
 
 		if (!chosen(t->name, argc, argv))
 			continue;
+		running = i % n;
 		c = report(t, ++nr, limit);
 		bad += c == '!';
 	}

@@ -27,6 +27,7 @@ struct test {
 	void (*fn)(void);
 };
 
+extern void (*before_test)(size_t i);	/* in its process, if set */
 int run_tests(const struct test *tests, size_t n, int argc, char **argv);
 void fail_at(const char *file, int line, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4), noreturn));
