@@ -9,7 +9,7 @@ status=0
 # The long options in a text, one a line.
 options()
 {
-	tr -d '\\' | grep -o -- '--[a-z][a-z-]*' | sort -u
+	sed 's/\\//g' | grep -o -- '--[a-z][a-z-]*' | sort -u
 }
 
 for program in cowd cowctl; do
@@ -17,7 +17,6 @@ for program in cowd cowctl; do
 	options <$program.help >$program.help-options
 	# Options that the page lists, each at the head of a paragraph.
 	grep -A1 '^\.TP' "$dir/$program.8" | options >$program.man-options
-	grep -A1 '^\.TP' "$dir/$program.8" >/dev/null
 	diff $program.help-options $program.man-options || {
 		echo "$program: --help (<) and $program.8 (>) differ in options" >&2
 		status=1

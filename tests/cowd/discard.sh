@@ -3,6 +3,7 @@
 # Discard and write-zeroes: they never make data of the base appear, the file
 # system over them stays whole, and a device that somebody else removes ends
 # its cowd.
+# shellcheck source=tests/cowd/lib.sh
 . "$(dirname "$0")/lib.sh"
 
 modprobe loop || die "no loop devices"

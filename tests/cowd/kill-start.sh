@@ -3,6 +3,7 @@
 # Both processes killed at random moments of a start, of a stop and between: the
 # next plain start serves the device, and a stop leaves nothing behind.
 #	kill-start.sh [TIMES [SEED]]
+# shellcheck source=tests/cowd/lib.sh
 . "$(dirname "$0")/lib.sh"
 
 times=${1:-12}
@@ -38,12 +39,12 @@ serve()
 
 for n in $(seq "$times"); do
 	cowd -p dscow mydev a.dscow 2>/dev/null &
-	sleep 0.$(printf %03d $((RANDOM % 900)))
+	sleep "0.$(printf %03d $((RANDOM % 900)))"
 	kill_all
 	wait
 	serve "killed in start $n"
 	cowctl stop mydev 2>/dev/null &
-	sleep 0.$(printf %03d $((RANDOM % 300)))
+	sleep "0.$(printf %03d $((RANDOM % 300)))"
 	kill_all
 	wait
 	serve "killed in stop $n"

@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
 # The example daemon: a linear and a striped device, with a file system on each.
+# shellcheck source=tests/cowd/lib.sh
 . "$(dirname "$0")/lib.sh"
 
 placed=${DMU_BUILD_DIR:-$(dirname "$0")/../../build}/examples/placed

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # The process that parses the image has its own user, no capability, no way to
 # new ones, a filter of system calls, and locked memory.
+# shellcheck source=tests/cowd/lib.sh
 . "$(dirname "$0")/lib.sh"
 
 # field PID NAME: of /proc/PID/status

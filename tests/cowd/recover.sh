@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # cowd dies, and is killed in either of its two processes, under a load: hits and
 # delegated copies go on, --recover serves the device again, nothing is lost.
+# shellcheck source=tests/cowd/lib.sh
 . "$(dirname "$0")/lib.sh"
 
 modprobe loop || die "no loop devices"

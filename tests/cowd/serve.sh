@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # A base image becomes a copy-on-write device: served, written, stopped, attached
 # again with the changes there, and the base as it was.
+# shellcheck source=tests/cowd/lib.sh
 . "$(dirname "$0")/lib.sh"
 
 start()
@@ -90,6 +91,7 @@ nothing_left "two overlays"
 
 # In use: it says so, and goes on.
 start -p dscow one one.dscow
+# shellcheck disable=SC2217 # it holds the device open
 sleep 60 </dev/mapper/one &
 sleep 0.2
 cowctl stop one 2>err && fail "stopped while in use"
