@@ -1195,6 +1195,7 @@ static void invalidate_during_copy(void)
 			gone = true;
 			break;
 		case DMU_EV_MAP:
+			check(gone, "a question before INVALIDATED");
 			asked = true;
 			re_send(c, re_linear(ev.id, 3, 1, 0, 3 * BS, RW));
 			break;
@@ -1236,31 +1237,67 @@ static void invalidate_and_move(void)
 
 	setup();
 	for (i = 0; i < 30; i++) {
-		struct dmu_event ev;
+		bool gone = false;
 		uint32_t dev = i & 1;
+		struct dmu_reply r;
+		struct dmu_event ev;
 		struct io *io;
 
-		re_send(c, re_preload(re_linear(0, 4, 1, dev, 80 * i, DMU_RE_WRITABLE)));
+		r = re_linear(0, 4, 1, dev, 80 * i, DMU_RE_WRITABLE);
+		re_send(c, re_preload(r));
 		io = io_start(d, IO_WRITE, 4 * BS, BS, 100 + i);
 		re_send(c, re_invalidate(1, 4, 1));
-		ev = ev_get(c);
-		if (ev.type == DMU_EV_MAP) {	/* asked again */
-			re_send(c, re_linear(ev.id, 4, 1, dev, 80 * i,
-					     DMU_RE_WRITABLE));
-			ev_want(c, DMU_EV_INVALIDATED, 4, 1, 0);
-			io_ok(io);
-		} else if (!__atomic_load_n(&io->done, __ATOMIC_ACQUIRE)) {
-			if (disk_status(d, "waiting")) {
-				ev = ev_get(c);
-				re_send(c, re_linear(ev.id, 4, 1, dev, 80 * i,
-						     DMU_RE_WRITABLE));
+		while (!gone || !io_done(io)) {
+			if (!ev_poll(c, &ev, 1))
+				continue;
+			if (ev.type == DMU_EV_INVALIDATED) {
+				gone = true;
+			} else {
+				check(gone, "a question before INVALIDATED");
+				r.id = ev.id;	/* used once */
+				re_send(c, r);
 			}
-			io_ok(io);
-		} else {
-			io_ok(io);
 		}
+		io_ok(io);
 		dev_check(dev ? b : a, 80 * i, BS, 100 + i, 4 * BS);
 	}
+}
+
+/* Until INVALIDATED no mapping is taken there, and nothing is asked. */
+static void invalidate_busy(void)
+{
+	struct io *io, *rd, *wr;
+	struct dmu_event ev;
+	struct dmu_reply r;
+
+	setup_with(&(struct setup){ .gates = GATE_A });
+	all_linear(0, 0, DMU_RE_WRITABLE);
+	gate_shut(NAME_GATE_A);
+	io = io_start(d, IO_READ, 10 * BS, BS, 0);
+	io_pending(io);
+	rd = io_start(d, IO_READ, 50 * BS, 1, 0);
+	sleep_ms(50);
+	re_send(c, re_invalidate(7, 10, 5));
+	wr = io_start(d, IO_WRITE, 12 * BS, 1, 9);
+	disk_wait_status(d, "waiting", 1);
+	ev_none(c);
+	r = re_preload(re_linear(0, 14, 1, 1, 0, 0));
+	check_eq(re_try(c, &r), EBUSY);
+	r = re_preload(re_linear(0, 9, 2, 0, 9 * BS, DMU_RE_WRITABLE));
+	check_eq(re_try(c, &r), EBUSY);
+	r = re_preload(re_cow(0, 14, 1, 1, 0, BASE, 0));
+	check_eq(re_try(c, &r), EBUSY);
+	re_send(c, re_preload(re_linear(0, 9, 1, 0, 9 * BS, DMU_RE_WRITABLE)));
+	re_send(c, re_preload(re_linear(0, 15, 1, 0, 15 * BS, DMU_RE_WRITABLE)));
+	ev_none(c);
+	gate_open(NAME_GATE_A);
+	io_ok(io);
+	io_ok(rd);
+	ev_want(c, DMU_EV_INVALIDATED, 10, 5, 0);
+	ev = ev_want(c, DMU_EV_MAP, 12, 1, DMU_EV_WRITE);
+	re_send(c, re_linear(ev.id, 10, 5, 1, 0, RW));
+	io_ok(wr);
+	dev_check(b, 16, 1, 9, 12 * BS);
 }
 
 /* --- the budget ------------------------------------------------------------- */
@@ -1712,7 +1749,7 @@ static const struct test tests[] = {
 	T(flush_device_fails), T(dirty_during_commit),
 	T(invalidate), T(invalidate_waits), T(invalidate_waits_once),
 	T(invalidate_after_copied), T(invalidate_during_copy),
-	T(invalidate_many), T(invalidate_and_move),
+	T(invalidate_many), T(invalidate_and_move), T(invalidate_busy),
 	T(evict_message), T(evict_keeps_uncommitted), T(evict_during_copy),
 	T(budget), T(budget_uncommitted), T(budget_answer), T(budget_message),
 	T(discard_own), T(discard_foreign), T(zeroes_whole), T(zeroes_part),

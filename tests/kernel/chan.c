@@ -129,14 +129,22 @@ static void ev_form(const struct dmu_event *ev)
 	      "padding in %s", ev_text(ev));
 }
 
+/* False: none came within @ms. */
+bool ev_poll(struct chan *c, struct dmu_event *ev, int ms)
+{
+	if (!chan_fill(c, ms))
+		return false;
+	*ev = c->q[c->head++];
+	c->n--;
+	ev_form(ev);
+	return true;
+}
+
 struct dmu_event ev_get(struct chan *c)
 {
 	struct dmu_event ev;
 
-	check(chan_fill(c, wait_limit_ms()), "no event came");
-	ev = c->q[c->head++];
-	c->n--;
-	ev_form(&ev);
+	check(ev_poll(c, &ev, wait_limit_ms()), "no event came");
 	return ev;
 }
 

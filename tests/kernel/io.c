@@ -346,7 +346,7 @@ struct io *io_start(struct disk *d, enum io_op op, uint64_t sector,
 	return io;
 }
 
-static bool io_done(struct io *io)
+bool io_done(struct io *io)
 {
 	return __atomic_load_n(&io->done, __ATOMIC_ACQUIRE);
 }

@@ -144,6 +144,7 @@ struct chan *chan_new(struct disk *d, uint64_t features); /* and REPLAY_END */
 struct chan *chan_raw(struct disk *d, uint64_t features);
 void chan_close(struct chan *c);
 struct dmu_event ev_get(struct chan *c);
+bool ev_poll(struct chan *c, struct dmu_event *ev, int ms);
 struct dmu_event ev_want(struct chan *c, uint32_t type, uint64_t block,
 			 uint64_t count, uint32_t flags);
 struct dmu_event ev_copied(struct chan *c, uint64_t block, uint64_t count,
@@ -186,6 +187,7 @@ struct io {
 struct io *io_start(struct disk *d, enum io_op op, uint64_t sector,
 		    uint64_t count, uint32_t tag);
 void io_pending(struct io *io);		/* it waits */
+bool io_done(struct io *io);
 int io_wait(struct io *io);		/* positive errno */
 void io_ok(struct io *io);
 void io_fails(struct io *io, int err);
