@@ -68,7 +68,8 @@ static struct dmu_disk *dmu_disk_create(const char *key, unsigned int shift)
 	if (r)
 		goto free_stats;
 	r = -ENOMEM;
-	d->wq = alloc_workqueue("dmu-%.16s", WQ_MEM_RECLAIM, 0, key);
+	d->wq = alloc_workqueue("dmu-%.16s", WQ_MEM_RECLAIM | WQ_UNBOUND, 0,
+				key);
 	if (!d->wq)
 		goto free_srcu;
 	d->kcopyd = dm_kcopyd_client_create(NULL);

@@ -118,18 +118,20 @@ static int dmu_map_walk(struct dmu_disk *d, u64 first, u64 last,
 /*
  * The store itself, after dmu_compat_prepare(): it does not wait.  Readers wait
  * for it: the tree changes a node in place where it can, and they must not
- * take the new value for the old range.
+ * take the new value for the old range.  Some of them hold disk->lock, which
+ * an interrupt here could want.
  */
 static int dmu_store(struct dmu_disk *d, struct ma_state *mas, void *entry)
 {
+	unsigned long flags;
 	int r;
 
 	lockdep_assert_held(&d->map_mutex);
-	preempt_disable();
+	local_irq_save(flags);
 	write_seqcount_begin(&d->map_seq);
 	r = dmu_compat_store(mas, entry);
 	write_seqcount_end(&d->map_seq);
-	preempt_enable();
+	local_irq_restore(flags);
 	return r;
 }
 
