@@ -202,7 +202,7 @@ void dmu_cow_mark_dirty(struct dmu_cow *cow, u64 block, u64 count)
 		 * of a completed write, with dmu_flush_through().
 		 */
 		atomic64_inc(&d->nr_uncommitted);
-		smp_mb__after_atomic();
+		smp_mb__after_atomic();	/* the count before the bit */
 		WRITE_ONCE(w->lo, w->lo | bit);
 		__set_bit(i / DMU_CHUNK_BLOCKS, cow->chunks);
 		cow->nr_uncommitted++;

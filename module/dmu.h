@@ -362,7 +362,7 @@ bool dmu_distance_fits(s64 distance);
 enum dmu_value_kind dmu_value_kind(const void *entry);
 u32 dmu_value_dev(const void *entry);
 s64 dmu_value_distance(const void *entry);
-void *dmu_map_lookup(struct dmu_disk *d, u64 block, u64 *last);
+bool dmu_map_lookup(struct dmu_disk *d, u64 block, void **entry, u64 *last);
 int dmu_map_check(struct dmu_disk *d, u64 first, u64 last, const void *entry);
 int dmu_map_store(struct dmu_disk *d, u64 first, u64 last, void *entry);
 int dmu_map_erase(struct dmu_disk *d, u64 first, u64 last);

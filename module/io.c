@@ -72,13 +72,18 @@ static void dmu_way_value(struct dmu_way *w, const void *entry, bool write)
 	}
 }
 
-/* In an SRCU section: what to do with I/O to [block, block + count). */
-static void dmu_find_way(struct dmu_disk *d, u64 block, u64 count, bool write,
+/*
+ * In an SRCU section: what to do with I/O to [block, block + count).  False:
+ * the map is being changed, try again.
+ */
+static bool dmu_find_way(struct dmu_disk *d, u64 block, u64 count, bool write,
 			 struct dmu_way *w)
 {
+	void *entry;
 	u64 last;
-	void *entry = dmu_map_lookup(d, block, &last);
 
+	if (!dmu_map_lookup(d, block, &entry, &last))
+		return false;
 	w->cow = NULL;
 	w->blocks = min(count - 1, last - block) + 1;
 	if (!entry)
@@ -87,6 +92,7 @@ static void dmu_find_way(struct dmu_disk *d, u64 block, u64 count, bool write,
 		dmu_way_value(w, entry, write);
 	else
 		dmu_way_cow(w, entry, block, write);
+	return true;
 }
 
 static sector_t dmu_bio_sector(struct dmu_target *t, struct bio *bio)
@@ -420,8 +426,7 @@ static int dmu_fault_locked(struct dmu_target *t, struct bio *bio, bool write)
 	struct dmu_way w;
 
 	/* The mapping may have come before the lock was taken. */
-	dmu_find_way(d, block, 1, write, &w);
-	if (w.action != DMU_FAULT)
+	if (!dmu_find_way(d, block, 1, write, &w) || w.action != DMU_FAULT)
 		return DMU_RETRY;
 	if (dmu_must_requeue(t))
 		return DM_MAPIO_REQUEUE;
@@ -469,7 +474,9 @@ static int dmu_route_once(struct dmu_target *t, struct bio *bio, bool entering)
 	struct dmu_way w;
 	int idx = dmu_flight_begin(d);
 
-	dmu_find_way(d, dmu_bio_block(t, bio), dmu_bio_blocks(t, bio), write, &w);
+	while (!dmu_find_way(d, dmu_bio_block(t, bio), dmu_bio_blocks(t, bio),
+			     write, &w))
+		cpu_relax();
 	switch (w.action) {
 	case DMU_SEND:
 		dmu_cut(t, bio, w.blocks);
@@ -605,7 +612,9 @@ static int dmu_discard(struct dmu_target *t, struct bio *bio)
 		return dmu_discard_asked(t, bio);
 
 	idx = dmu_flight_begin(d);
-	dmu_find_way(d, dmu_bio_block(t, bio), dmu_bio_blocks(t, bio), true, &w);
+	while (!dmu_find_way(d, dmu_bio_block(t, bio), dmu_bio_blocks(t, bio),
+			     true, &w))
+		cpu_relax();
 	dmu_cut(t, bio, w.blocks);
 	if (w.action == DMU_SEND &&
 	    bdev_max_discard_sectors(t->devs[w.dev].dev->bdev))

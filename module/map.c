@@ -59,23 +59,23 @@ s64 dmu_value_distance(const void *entry)
 
 /*
  * The entry of @block, or NULL; *@last: up to where it, or the gap, reaches.
- * The caller is in an SRCU section.
+ * The caller is in an SRCU section.  False: a store is under way, look again,
+ * but not before disk->lock is released, which an interrupt of the storing CPU
+ * may want.
  */
-void *dmu_map_lookup(struct dmu_disk *d, u64 block, u64 *last)
+bool dmu_map_lookup(struct dmu_disk *d, u64 block, void **entry, u64 *last)
 {
+	MA_STATE(mas, &d->map, block, block);
 	unsigned int seq;
-	void *entry;
 
+	seq = raw_read_seqcount(&d->map_seq);
+	if (seq & 1)
+		return false;
 	rcu_read_lock();
-	do {
-		MA_STATE(mas, &d->map, block, block);
-
-		seq = read_seqcount_begin(&d->map_seq);
-		entry = mas_walk(&mas);
-		*last = mas.last;
-	} while (read_seqcount_retry(&d->map_seq, seq));
+	*entry = mas_walk(&mas);
+	*last = mas.last;
 	rcu_read_unlock();
-	return entry;
+	return !read_seqcount_retry(&d->map_seq, seq);
 }
 
 u64 dmu_map_bytes(struct dmu_disk *d)
@@ -118,20 +118,19 @@ static int dmu_map_walk(struct dmu_disk *d, u64 first, u64 last,
 /*
  * The store itself, after dmu_compat_prepare(): it does not wait.  Readers wait
  * for it: the tree changes a node in place where it can, and they must not
- * take the new value for the old range.  Some of them hold disk->lock, which
- * an interrupt here could want.
+ * take the new value for the old range.  Interrupts stay on, as the allocator
+ * wants; who could spin on this CPU meanwhile is kept off.
  */
 static int dmu_store(struct dmu_disk *d, struct ma_state *mas, void *entry)
 {
-	unsigned long flags;
 	int r;
 
 	lockdep_assert_held(&d->map_mutex);
-	local_irq_save(flags);
-	write_seqcount_begin(&d->map_seq);
+	local_bh_disable();
+	raw_write_seqcount_begin(&d->map_seq);
 	r = dmu_compat_store(mas, entry);
-	write_seqcount_end(&d->map_seq);
-	local_irq_restore(flags);
+	raw_write_seqcount_end(&d->map_seq);
+	local_bh_enable();
 	return r;
 }
 
@@ -252,10 +251,10 @@ static int dmu_map_replace(struct dmu_disk *d, u64 first, u64 last,
 			   void *entry, gfp_t gfp)
 {
 	struct dmu_drop drop = { .gone = LIST_HEAD_INIT(drop.gone) };
-	MA_STATE(mas, &d->map, 0, 0);
 	u64 wide_first = first, wide_last = last;
 	unsigned int stay;
 	int r;
+	MA_STATE(mas, &d->map, 0, 0);
 
 	lockdep_assert_held(&d->map_mutex);
 	dmu_map_merge(d, &wide_first, &wide_last, entry);
