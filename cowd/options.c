@@ -17,7 +17,7 @@ static const char help_text[] =
 "Make the disk inside IMAGE the block device /dev/mapper/NAME, and go to the\n"
 "background when it can be used.\n"
 "\n"
-"  -p, --plugin FORMAT        format of IMAGE: dscow, raw, ...\n"
+"  -p, --plugin FORMAT        format of IMAGE: the name of a plugin\n"
 "  -r, --read-only            open IMAGE for reading, make a read-only device\n"
 "  -o, --option NAME=VALUE    an option of the format (may be repeated)\n"
 "      --allow-backing PATH   follow backing paths found inside an image to this\n"

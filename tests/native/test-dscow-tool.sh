@@ -54,6 +54,7 @@ has() { grep -q -- "$1" "${2:-out}"; }
 # poke FILE OFFSET BYTES: bytes in printf's notation.
 poke() { printf "$3" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none; }
 
+# shellcheck disable=SC2120 # its arguments are options, given where they matter
 fresh() { rm -f ov.dscow && run 0 -c "$@" ov.dscow base.img; }
 
 # hold MODE FILE COMMAND...: while FILE is locked shared or exclusively, as an

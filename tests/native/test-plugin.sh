@@ -26,6 +26,7 @@ libdir=$(dirname "$(dirname "$pc")")
 # Where the compiler's own flags matter (sanitizers) they come from configure.
 eval "$(sed -n "s/^CC = \(.*\)/cc='\1'/p; s/^CFLAGS = \(.*\)/cflags='\1'/p" "$build/Makefile")"
 # shellcheck disable=SC2046,SC2086
+# shellcheck disable=SC2154 # set by eval above
 $cc $cflags -std=c11 -Wall -Wextra -Wno-unused-parameter -Werror \
 	-shared -fPIC -fvisibility=hidden -o "$dir/toy.so" "$src/plugin/toy.c" \
 	$(pkg-config --cflags --libs cow-plugin)
