@@ -250,11 +250,11 @@ static void dmu_map_merge(struct dmu_disk *d, u64 *first, u64 *last, void *entry
 static int dmu_map_replace(struct dmu_disk *d, u64 first, u64 last,
 			   void *entry, gfp_t gfp)
 {
+	MA_STATE(mas, &d->map, 0, 0);
 	struct dmu_drop drop = { .gone = LIST_HEAD_INIT(drop.gone) };
 	u64 wide_first = first, wide_last = last;
 	unsigned int stay;
 	int r;
-	MA_STATE(mas, &d->map, 0, 0);
 
 	lockdep_assert_held(&d->map_mutex);
 	dmu_map_merge(d, &wide_first, &wide_last, entry);
