@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 void (*before_test)(size_t i);
+int test_limit_ms;
 static size_t running;		/* index of the test */
 static int result_fd = -1;	/* of the test: its verdict goes to the runner */
 
@@ -307,7 +308,7 @@ static char report(const struct test *t, unsigned int nr, int limit)
 int run_tests(const struct test *tests, size_t n, int argc, char **argv)
 {
 	unsigned int nr = 0, bad = 0, repeat = 1;
-	int limit = 120000 * slow();
+	int limit = (test_limit_ms ?: 120000) * slow();
 	size_t i;
 
 	argc--;

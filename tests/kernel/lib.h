@@ -27,6 +27,7 @@ struct test {
 	void (*fn)(void);
 };
 
+extern int test_limit_ms;		/* 0: the usual time for a test */
 extern void (*before_test)(size_t i);	/* in its process, if set */
 int run_tests(const struct test *tests, size_t n, int argc, char **argv);
 void fail_at(const char *file, int line, const char *fmt, ...)
