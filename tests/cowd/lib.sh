@@ -5,7 +5,9 @@
 # and use cowd, cowctl and dscow_tool from PATH.
 set -u
 
-work=$(mktemp -d /tmp/cowd-test.XXXXXX)
+work=$(mktemp -d "${SCRATCH:-/tmp}/cowd-test.XXXXXX")
+built=${DMU_BUILD_DIR:-$(cd "$(dirname "$0")/../../build" && pwd)}/tests/cowd
+load=$built/load
 chmod 755 "$work"
 failed=0
 
@@ -14,6 +16,8 @@ cleanup()
 	local status=$?
 	trap - EXIT
 	cd /
+	# shellcheck disable=SC2046 # numbers
+	kill -9 $(jobs -p) 2>/dev/null
 	umount "$work"/mnt* 2>/dev/null
 	for name in $(dmsetup ls --target userspace 2>/dev/null | awk '/\t/ { print $1 }'); do
 		cowctl stop "$name" >/dev/null 2>&1 || {
@@ -82,6 +86,92 @@ refused()
 file()
 {
 	head -c "$2" /dev/urandom >"$1"
+}
+
+# arguments "$@": --long, --times N, --seed S set $long, $times, $seed.
+arguments()
+{
+	long='' times='' seed=1
+	while [ $# -gt 0 ]; do
+		case $1 in
+		--long) long=1 ;;
+		--times) times=$2; shift ;;
+		--seed) seed=$2; shift ;;
+		*) die "usage: ${0##*/} [--long] [--times N] [--seed S]" ;;
+		esac
+		shift
+	done
+	RANDOM=$seed
+}
+
+# An overlay a.dscow of MIB, whose base is stamped as far as FILLED: overlay MIB FILLED
+overlay()
+{
+	modprobe loop || die "no loop devices"
+	rm -f base.img a.dscow
+	"$load" fill base.img "$2" || die "load fill"
+	truncate -s "$1M" base.img
+	filled=$2
+	dscow_tool -c a.dscow base.img >/dev/null || die "dscow_tool"
+}
+
+# The load in the background, on mydev; counted COUNTER tells how far it is.
+load_start()
+{
+	rm -f state
+	"$load" run /dev/mapper/mydev state "$filled" "${seed:-1}" &
+	load_pid=$!
+	for _ in $(seq 100); do
+		[ -s state ] && [ "$(counted done)" -gt 0 ] && return
+		sleep 0.1
+	done
+	die "the load does not start"
+}
+
+counted()
+{
+	"$load" count state | tr ' ' '\n' | sed -n "s/^$1=//p"
+}
+
+load_runs()
+{
+	kill -0 "$load_pid" 2>/dev/null || die "$*: the load ended by an error"
+}
+
+load_stop()
+{
+	kill "$load_pid"
+	wait "$load_pid" || fail "the load saw an error: exit status $?"
+}
+
+# Stopped, started and stopped again: every sector, the image, the base.
+all_is_well()
+{
+	"$load" verify /dev/mapper/mydev state || fail "reads wrong"
+	cowctl stop mydev || fail "cowctl stop: exit status $?"
+	nothing_left "the end"
+	dscow_tool -k a.dscow || fail "the overlay's check says $?"
+	cowd -p dscow mydev a.dscow || die "cowd"
+	"$load" verify /dev/mapper/mydev state || fail "reads wrong after a restart"
+	cowctl stop mydev || fail "cowctl stop: exit status $?"
+	"$load" verify base.img - "$filled" || fail "the base was changed"
+}
+
+# kill_cowd WHO: pid, worker or both; until all are gone.
+kill_cowd()
+{
+	local victims
+	case $1 in
+	both) victims=$(jq -r '.pid, .worker' /run/cowd/mydev.json) ;;
+	*) victims=$(jq -r ".$1" /run/cowd/mydev.json) ;;
+	esac
+	# shellcheck disable=SC2086 # numbers
+	kill -9 $victims || fail "kill -9 $victims"
+	for _ in $(seq 100); do
+		[ -z "$(daemons)" ] && return
+		sleep 0.05
+	done
+	die "killed $1, but $(daemons) lives on"
 }
 
 sum()

@@ -1,0 +1,53 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+# SIGKILL of cowd at random moments under a load that verifies all it reads: hits
+# and first writes inside delegated extents go on while it is dead, no I/O fails,
+# and it is served again by --recover and by a plain start in turns.
+#	kill-100.sh [--long | --times N] [--seed S]
+# shellcheck source=tests/cowd/lib.sh
+. "$(dirname "$0")/lib.sh"
+arguments "$@"
+: "${times:=${long:+100}}" "${times:=12}"
+
+idle=0 io=0 firsts=0
+whom=(pid worker both)
+
+# Counts what the kernel does alone.
+while_dead()
+{
+	local io_before firsts_before
+	io_before=$(counted done)
+	firsts_before=$(counted firsts)
+	sleep "0.$((1 + RANDOM % 4))"
+	load_runs "kill $1"
+	io_before=$(($(counted done) - io_before))
+	[ $io_before -gt 0 ] || idle=$((idle + 1))
+	io=$((io + io_before))
+	firsts=$((firsts + $(counted firsts) - firsts_before))
+}
+
+serve_again()
+{
+	if [ $(($1 % 2)) = 0 ]; then
+		timeout 60 cowd --recover mydev || die "kill $1: --recover"
+	else
+		timeout 60 cowd -p dscow mydev a.dscow || die "kill $1: plain start"
+	fi
+}
+
+overlay $((48 + times * 6)) 24
+cowd -p dscow mydev a.dscow || die "cowd"
+load_start
+for n in $(seq "$times"); do
+	sleep "0.$(printf %03d $((RANDOM % 700)))"
+	kill_cowd "${whom[RANDOM % 3]}"
+	while_dead "$n"
+	serve_again "$n"
+done
+load_stop
+dmsetup status mydev
+all_is_well
+echo "$times kills survived, seed $seed; while it was dead: $io I/Os, $firsts first writes, $idle times no I/O"
+[ $io -gt 0 ] || fail "no I/O while it was dead"
+[ $firsts -gt 0 ] || fail "no first write while it was dead"
+[ $((idle * 4)) -le "$times" ] || fail "too often no I/O while it was dead"
