@@ -27,7 +27,12 @@ static void dmu_disk_init_fields(struct dmu_disk *d)
 	kref_init(&d->ref);
 	init_rwsem(&d->table_lock);
 	mutex_init(&d->map_mutex);
-	mt_init_flags(&d->map, MT_FLAGS_USE_RCU | MT_FLAGS_LOCK_EXTERN);
+	/*
+	 * ALLOC_RANGE for its nodes: in a tree without it mt_free_walk() takes
+	 * the metadata of an inner node with 15 children for a child (6.1).
+	 */
+	mt_init_flags(&d->map, MT_FLAGS_ALLOC_RANGE | MT_FLAGS_USE_RCU |
+			       MT_FLAGS_LOCK_EXTERN);
 	mt_set_external_lock(&d->map, &d->map_mutex);
 	seqcount_init(&d->map_seq);
 	INIT_LIST_HEAD(&d->targets);
