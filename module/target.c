@@ -40,18 +40,25 @@ static int dmu_parse_key(struct dm_target *ti, const char *arg,
 	return 0;
 }
 
-/* "ro:" before a device: it is opened for reading, and never written to. */
+/*
+ * "ro:" before a device: it is never written to.  It is opened like the others
+ * all the same if it can be: device-mapper replaces, and frees, a struct dm_dev
+ * that was got for reading when the same table asks for writing later.
+ */
 static int dmu_parse_dev(struct dmu_target *t, const char *arg)
 {
 	struct dmu_dev *dev = &t->devs[t->nr_devs];
 	blk_mode_t mode = dm_table_get_mode(t->ti->table);
+	bool marked = !strncmp(arg, "ro:", 3);
+	int r;
 
-	if (!strncmp(arg, "ro:", 3)) {
+	if (marked)
 		arg += 3;
-		mode &= ~DMU_OPEN_WRITE;
-	}
-	dev->readonly = !(mode & DMU_OPEN_WRITE);
-	if (dm_get_device(t->ti, arg, mode, &dev->dev)) {
+	dev->readonly = marked || !(mode & DMU_OPEN_WRITE);
+	r = dm_get_device(t->ti, arg, mode, &dev->dev);
+	if (r && marked)
+		r = dm_get_device(t->ti, arg, mode & ~DMU_OPEN_WRITE, &dev->dev);
+	if (r) {
 		t->ti->error = "cannot open a destination device";
 		return -ENODEV;
 	}
