@@ -1300,6 +1300,36 @@ static void invalidate_busy(void)
 	dev_check(b, 16, 1, 9, 12 * BS);
 }
 
+/* Trees of every size, taken down at once: by INVALIDATE and by removal. */
+static void map_large(void)
+{
+	struct disk want = { .sectors = 20000, .bs = 1 };
+	struct dmu_reply r[64];
+	uint64_t i, size;
+
+	a = dev_new(20000);
+	want.devs[0] = a->path;
+	for (size = 1000; size < 20000; size += 1900) {
+		d = disk_new(&want);
+		c = chan_new(d, 0);
+		for (i = 0; i < size; i++) {
+			r[i % 64] = re_preload(re_linear(0, i, 1, 0,
+							 (i * 7) % 20000, 0));
+			if (i % 64 == 63 || i == size - 1)
+				check(write(c->fd, r, (i % 64 + 1) * sizeof(*r)) ==
+				      (ssize_t)((i % 64 + 1) * sizeof(*r)),
+				      "PRELOAD was refused");
+		}
+		check_eq(disk_status(d, "extents"), size);
+		re_send(c, re_invalidate(1, size / 8, size / 2));
+		ev_want(c, DMU_EV_INVALIDATED, size / 8, size / 2, 0);
+		check_eq(disk_status(d, "extents"), size - size / 2);
+		chan_close(c);
+		close(d->fd);
+		check_eq(dm_remove(d->name), 0);
+	}
+}
+
 /* --- the budget ------------------------------------------------------------- */
 
 static void evict_message(void)
@@ -1750,7 +1780,7 @@ static const struct test tests[] = {
 	T(invalidate), T(invalidate_waits), T(invalidate_waits_once),
 	T(invalidate_after_copied), T(invalidate_during_copy),
 	T(invalidate_many), T(invalidate_and_move), T(invalidate_busy),
-	T(evict_message), T(evict_keeps_uncommitted), T(evict_during_copy),
+	T(map_large), T(evict_message), T(evict_keeps_uncommitted), T(evict_during_copy),
 	T(budget), T(budget_uncommitted), T(budget_answer), T(budget_message),
 	T(discard_own), T(discard_foreign), T(zeroes_whole), T(zeroes_part),
 	T(zeroes_fault), T(discard_event), T(discard_event_parts),

@@ -81,6 +81,9 @@ static void budget(void)
 	};
 
 	message(sizes[rng_below(&rng, ARRAY_SIZE(sizes))]);
+	sleep_ms(rng_below(&rng, 30));
+	if (rng_chance(&rng, 80))
+		message(sizes[2]);
 }
 
 static void disturb(void)
