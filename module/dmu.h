@@ -401,6 +401,8 @@ void dmu_io_defer(struct dmu_disk *d, struct bio_list *bios);
 void dmu_deferred_work(struct work_struct *work);
 blk_status_t dmu_status_of(int error);
 void dmu_complete_list(struct bio_list *bios, blk_status_t status);
+
+/* cell.c */
 struct dmu_cell *dmu_cell_first(struct dmu_disk *d, u64 first, u64 last);
 void dmu_cell_insert(struct dmu_disk *d, struct dmu_cell *cell);
 void dmu_cell_remove(struct dmu_disk *d, struct dmu_cell *cell);
@@ -410,6 +412,7 @@ void dmu_cell_release(struct dmu_disk *d, struct dmu_cell *cell,
 void dmu_take_held(struct dmu_disk *d, struct bio_list *bios);
 void dmu_unread(struct dmu_disk *d, u64 from_id);
 void dmu_cell_unread(struct dmu_disk *d, struct dmu_cell *cell);
+void dmu_hold(struct dmu_disk *d, struct dmu_cell *cell, struct bio *bio);
 
 /* copy.c */
 void dmu_copy_start(struct dmu_io *io);
