@@ -418,6 +418,7 @@ static void preload_answers(void)
 
 	setup();
 	rd = io_start(d, IO_READ, 30 * BS, 2 * BS, 0);
+	disk_wait_status(d, "waiting", 2);
 	ev = ev_want(c, DMU_EV_MAP, 30, 2, 0);
 	wr = io_start(d, IO_WRITE, 60 * BS, 1, 9);
 	disk_wait_status(d, "faults", 3);
@@ -531,16 +532,16 @@ static void cow_concurrent(void)
 
 	setup();
 	all_cow(0, 0, BASE, 0);
-	for (round = 0; round < 90; round++) {
+	for (round = 0; round < 30; round++) {
 		for (i = 0; i < BS; i++)
 			io[i] = io_start(d, IO_WRITE, round * BS + i, 1, 9);
 		for (i = 0; i < BS; i++)
 			io_ok(io[i]);
 		disk_expect(d, round * BS, BS, 9, round * BS);
 	}
-	check_eq(disk_status(d, "copies"), 90);
+	check_eq(disk_status(d, "copies"), 30);
 	check_eq(disk_status(d, "waiting"), 0);
-	dev_check(a, 0, 90 * BS, 9, 0);
+	dev_check(a, 0, 30 * BS, 9, 0);
 }
 
 /* While a block is copied, its writers wait and its readers do not. */
