@@ -1,0 +1,63 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# Swap on a device of cowd: to free memory, the kernel needs the daemon.
+#
+#	tests/vm/run --memory 400 tests/memory/swap.sh
+#	tests/vm/run --memory 400 --timeout 1200 tests/memory/swap.sh --long
+#
+# A program uses half as much again as there is and verifies it; nothing hangs, nothing
+# is killed for want of memory, and no page of cowd is swapped.
+# shellcheck source=tests/memory/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+total=$(awk '/^MemTotal/ { print int($2 / 1024) }' /proc/meminfo)
+[ "$total" -lt 1000 ] || die "$total MiB of memory take too long to fill: want tests/vm/run --memory 400"
+use=$((total * 3 / 2))
+
+swapped()
+{
+	awk '/^SwapTotal/ { t = $2 } /^SwapFree/ { print int((t - $2) / 1024) }' /proc/meminfo
+}
+
+# cowd's stay, while everything else has to go.
+watch()
+{
+	local most=0 now
+	while [ -e eating ]; do
+		locked || { touch failed; return; }
+		now=$(swapped)
+		[ "$now" -le "$most" ] || { most=$now; echo "$most" >most; }
+		sleep 2
+	done
+}
+
+overlay 1g
+mkswap $dev >/dev/null
+echo 100 >/proc/sys/vm/swappiness
+cold
+swapon $dev
+touch eating
+watch &
+eat $use $((long ? 6 : 1))
+rm eating
+wait
+[ ! -e failed ] || die "cowd can be swapped"
+say "$use MiB used of $total, at most $(cat most) MiB in swap"
+[ "$(cat most)" -ge $((use - total)) ] || die "so little was swapped that nothing was tried"
+
+# The same with the map forgotten again and again, so that swapping asks.
+touch eating
+while [ -e eating ]; do
+	dmsetup message mydev 0 evict
+	sleep 1
+done &
+eat $use $((long ? 3 : 1))
+rm eating
+wait
+say "and with the map forgotten every second: $(counter faults) blocks asked for"
+if dmesg | grep -i "out of memory\|invoked oom-killer"; then
+	die "something was killed"
+fi
+swapoff $dev
+finish

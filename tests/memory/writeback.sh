@@ -1,0 +1,62 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# Dirty pages of several times the memory are written back to a device whose
+# daemon has to be asked, and must itself get by with what memory is left:
+#
+#	tests/vm/run --memory 400 tests/memory/writeback.sh
+#	tests/vm/run --memory 400 --timeout 1200 tests/memory/writeback.sh --long
+#
+# Nothing may hang (the machine's watchdog reports 60 seconds), and all data is right.
+# shellcheck source=tests/memory/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+mib=$((long ? 3072 : 768))
+total=$(awk '/^MemTotal/ { print int($2 / 1024) }' /proc/meminfo)
+[ $((total * 2)) -lt $mib ] || die "$total MiB of memory are too many: want tests/vm/run --memory 400"
+
+overlay $((2 * mib))m
+# As many dirty pages as there is room for.
+echo 60 >/proc/sys/vm/dirty_ratio
+echo 50 >/proc/sys/vm/dirty_background_ratio
+
+say "whole blocks"
+cold
+stamps write -v 2 -s 0 -l ${mib}m -b 256k -f $dev
+locked
+say "$mib MiB written, $(counter overwrites) blocks whole, $(counter copies) copied"
+
+# One page of every block: each is asked for, copied and written.
+say "one page of each block"
+cold
+stamps write -v 3 -s ${mib}m -l $((mib / 4))m -t 64k -f $dev
+locked
+say "$(counter copies) blocks copied, $(counter copy_errors) errors"
+[ "$(counter copies)" -ge $((mib * 4)) ] || die "too few copies"
+
+cold
+stamps verify -v 2 -s 0 -l ${mib}m -b 256k $dev
+stamps verify -v 3 -s ${mib}m -l $((mib / 4))m -t 64k $dev
+# What the copies brought along, and what nobody wrote to.
+stamps verify -z -s $((mib * 1024 + 4))k -l $((mib / 4))m -t 64k $dev
+stamps verify -v 1 -s $((mib + mib / 4))m -t 1m $dev
+! stamps verify -v 2 -s ${mib}m -l 1m $dev 2>/dev/null || die "verify sees nothing"
+say "verified"
+
+if [ "$long" ]; then
+	mkfs.ext4 -q -F $dev
+	mkdir mnt
+	mount $dev mnt
+	for i in 1 2 3 4; do
+		truncate -s 512m mnt/f$i
+		stamps write -v 1$i -b 64k mnt/f$i &
+	done
+	wait
+	cold
+	for i in 1 2 3 4; do
+		stamps verify -v 1$i -b 64k mnt/f$i
+	done
+	umount mnt
+	say "2 GiB in four files"
+fi
+finish
