@@ -95,6 +95,8 @@ void cowd_client_read(struct cowd_client *client)
 		client->command = COWD_CMD_STATUS;
 	else if (!strcmp(line, "stop\n"))
 		client->command = COWD_CMD_STOP;
+	else if (!strcmp(line, "upgrade\n"))
+		client->command = COWD_CMD_UPGRADE;
 	else
 		client_close(client);
 }
@@ -114,6 +116,23 @@ void cowd_control_answer(struct cowd_control *control,
 			cowd_log(COWD_DEBUG, "cowctl is gone: %s", strerror(errno));
 		client_close(client);
 	}
+}
+
+int cowd_control_take(struct cowd_control *control, enum cowd_command command)
+{
+	struct cowd_client *client;
+	unsigned int i;
+	int fd;
+
+	for (i = 0; i < COWD_MAX_CLIENTS; i++) {
+		client = &control->clients[i];
+		if (client->fd < 0 || client->command != command)
+			continue;
+		fd = client->fd;
+		client->fd = -1;
+		return fd;
+	}
+	return -1;
 }
 
 bool cowd_control_waits(const struct cowd_control *control,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The control socket: cowctl sends one line, "status" or "stop", and gets one
- * JSON object.  Who may talk is who may open the socket: root.
+ * The control socket: cowctl sends one line, "status", "stop" or "upgrade",
+ * and gets one JSON object.  Who may talk is who may open the socket: root.
  */
 #ifndef COWD_CONTROL_H
 #define COWD_CONTROL_H
@@ -15,6 +15,7 @@ enum cowd_command {
 	COWD_CMD_NONE = 0,	/* has not said yet */
 	COWD_CMD_STATUS,
 	COWD_CMD_STOP,
+	COWD_CMD_UPGRADE,
 };
 
 struct cowd_client {
@@ -39,6 +40,8 @@ void cowd_client_read(struct cowd_client *client);
 /* Send @json to all that wait for @command, and close them. */
 void cowd_control_answer(struct cowd_control *control,
 			 enum cowd_command command, const char *json);
+/* The connection of one that waits for @command, now the caller's; or -1. */
+int cowd_control_take(struct cowd_control *control, enum cowd_command command);
 bool cowd_control_waits(const struct cowd_control *control,
 			enum cowd_command command);
 

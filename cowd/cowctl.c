@@ -17,34 +17,38 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <dmu.h>
+#include <common/clock.h>
 
+#include "cowctl.h"
 #include "options.h"
-
-#define EXIT_OK		0
-#define EXIT_FAILED	1
-#define EXIT_USAGE	2
-#define EXIT_NO_DEVICE	3
 
 #define STATUS_S	10
 #define STOP_S		150	/* cowd gives up before that, and says why */
+#define UPGRADE_S	150	/* 10 s to try it, 120 s to start */
+#define DEAD_S		15	/* between two programs there may be none */
 #define ANSWER_MAX	(1 << 20)
 
-static const char *run_dir = COWD_RUN_DIR_DEFAULT;
+const char *run_dir = COWD_RUN_DIR_DEFAULT;
 
 static const char help_text[] =
 "Usage: cowctl [--run-dir DIR] list\n"
 "       cowctl [--run-dir DIR] status [--json] [NAME]\n"
-"       cowctl [--run-dir DIR] stop NAME\n"
+"       cowctl [--run-dir DIR] stop [--force] NAME\n"
+"       cowctl [--run-dir DIR] upgrade NAME\n"
 "\n"
 "  list              devices, and whether their cowd lives\n"
 "  status            what cowd and the kernel say of one device, or of all\n"
 "  stop              commit, remove the device and end its cowd; if somebody\n"
-"                    uses the device, say so and change nothing\n"
+"                    uses the device, say so and change nothing; of a cowd that\n"
+"                    died, remove what it left\n"
+"  upgrade           have the cowd that is installed now take over, without a pause\n"
+"                    of what the kernel remembers\n"
 "\n"
+"  -f, --force       stop: when cowd died and cannot serve the image again, drop\n"
+"                    what was written since the last flush\n"
 "  -j, --json        status as JSON, an array of objects\n"
 "      --run-dir DIR where cowd keeps its records (default " COWD_RUN_DIR_DEFAULT ")\n"
 "  -h, --help        print this help\n"
@@ -53,8 +57,7 @@ static const char help_text[] =
 "Exit status: 0 done, 1 it failed (one sentence says why), 2 wrong usage,\n"
 "3 there is no such device.\n";
 
-__attribute__((format(printf, 2, 3)))
-static int say(int status, const char *format, ...)
+int say(int status, const char *format, ...)
 {
 	va_list args;
 
@@ -87,24 +90,16 @@ static int connect_to(const char *name)
 	return err;
 }
 
-static int64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000LL + ts.tv_nsec / 1000000;
-}
-
 /* All that comes until the other side closes; -ETIMEDOUT. */
 static int receive(int fd, int seconds, char *buf, size_t size)
 {
 	struct pollfd pfd = { .fd = fd, .events = POLLIN };
-	int64_t left, end = now_ms() + seconds * 1000LL;
+	int64_t left, end = clock_now_ms() + seconds * 1000LL;
 	size_t used = 0;
 	ssize_t n;
 
 	for (;;) {
-		left = end - now_ms();
+		left = end - clock_now_ms();
 		if (left <= 0 || poll(&pfd, 1, (int)left) == 0)
 			return -ETIMEDOUT;
 		n = recv(fd, buf + used, size - used - 1, 0);
@@ -116,6 +111,13 @@ static int receive(int fd, int seconds, char *buf, size_t size)
 	}
 	buf[used] = '\0';
 	return used ? 0 : -EPIPE;
+}
+
+/* What comes behind the JSON's line are sentences for the user. */
+static void pass_on(const char *rest)
+{
+	if (rest && rest[1])
+		fputs(rest + 1, stderr);
 }
 
 /* Send @command to @name's cowd; *@answer is the caller's to put. */
@@ -136,6 +138,7 @@ static int ask(const char *name, const char *command, int seconds,
 	if (!err) {
 		*answer = json_tokener_parse(buf);
 		err = *answer ? 0 : -EPROTO;
+		pass_on(strchr(buf, '\n'));
 	}
 	free(buf);
 	close(fd);
@@ -346,17 +349,29 @@ static int command_status(const char *name, bool json)
 	return ret;
 }
 
-static int command_stop(const char *name)
+/* Nobody listens; what is left is removed, but nothing that was written. */
+static int stop_dead(const char *name, bool force)
 {
-	struct json_object *answer = NULL, *status = NULL;
+	bool recover;
+	int ret = leftover_remove(name, force, &recover);
+
+	if (!recover)
+		return ret;
+	ret = leftover_recover(name);
+	if (ret)
+		return say(EXIT_FAILED, "%s: its cowd died and there are blocks that are not committed; cowctl stop --force %s would drop them",
+			   name, name);
+	return EXIT_OK;
+}
+
+static int stop_living(const char *name, bool *dead)
+{
+	struct json_object *answer = NULL;
 	int ret, err = ask(name, "stop\n", STOP_S, &answer);
 
-	if (nobody_listens(err)) {
-		ret = get_status(name, &status);
-		json_object_put(status);
-		return ret ? ret : say(EXIT_FAILED, "%s: its cowd died; cowd --recover %s starts it again",
-				       name, name);
-	}
+	*dead = nobody_listens(err);
+	if (*dead)
+		return EXIT_FAILED;
 	if (err)
 		return say(EXIT_FAILED, "%s: %s", name, err == -ETIMEDOUT ?
 			   "its cowd did not answer within 150 s" : strerror(-err));
@@ -366,10 +381,108 @@ static int command_stop(const char *name)
 	return ret;
 }
 
-static int run_command(int argc, char **argv, bool json)
+static int command_stop(const char *name, bool force)
+{
+	bool dead;
+	int ret = stop_living(name, &dead);
+
+	if (!dead)
+		return ret;
+	ret = stop_dead(name, force);
+	if (ret || force)
+		return ret;
+	ret = stop_living(name, &dead);	/* if it had to be served again */
+	return dead ? EXIT_OK : ret;
+}
+
+/* ---- upgrade ------------------------------------------------------------ */
+
+/* The status of @name now; NULL when nobody answers. */
+static struct json_object *state_now(const char *name)
+{
+	struct json_object *status = NULL;
+
+	return ask(name, "status\n", STATUS_S, &status) ? NULL : status;
+}
+
+static bool is_another(struct json_object *now, uint64_t worker)
+{
+	return now && get_number(now, "worker") != worker &&
+	       !strcmp(get_text(now, "state"), "running");
+}
+
+/* Until another worker than @before's serves; NULL when none comes. */
+static struct json_object *wait_for_another(const char *name,
+					    struct json_object *before)
+{
+	uint64_t worker = get_number(before, "worker");
+	int64_t end = clock_now_ms() + UPGRADE_S * 1000LL;
+	int64_t seen = clock_now_ms();
+	struct json_object *now;
+
+	while (clock_now_ms() < end && clock_now_ms() < seen + DEAD_S * 1000LL) {
+		now = state_now(name);
+		if (now)
+			seen = clock_now_ms();
+		if (is_another(now, worker))
+			return now;
+		json_object_put(now);
+		clock_sleep_ms(50);
+	}
+	return NULL;
+}
+
+static int say_upgraded(const char *name, struct json_object *before,
+			struct json_object *now)
+{
+	printf("%s: cowd %s (process %" PRIu64 ", worker %" PRIu64 ") made way for %s (%" PRIu64 ", %" PRIu64 ")\n",
+	       name, get_text(before, "version"), get_number(before, "pid"),
+	       get_number(before, "worker"), get_text(now, "version"),
+	       get_number(now, "pid"), get_number(now, "worker"));
+	return EXIT_OK;
+}
+
+/* What the new program had to say comes behind the JSON, and then the end. */
+static int upgrade(const char *name, struct json_object *before)
+{
+	struct json_object *answer = NULL, *now;
+	int ret, err = ask(name, "upgrade\n", UPGRADE_S, &answer);
+
+	if (err)
+		return say(EXIT_FAILED, "%s: %s", name, err == -ETIMEDOUT ?
+			   "not upgraded within 150 s" : strerror(-err));
+	ret = json_object_get_boolean(get(answer, "upgrading")) ? EXIT_OK :
+	      say(EXIT_FAILED, "%s: %s", name, get_text(answer, "error"));
+	json_object_put(answer);
+	if (ret)
+		return ret;
+	now = wait_for_another(name, before);
+	if (!now)
+		return say(EXIT_FAILED, "%s: the new cowd does not serve it, its log says why; it goes on with what the kernel remembers, and cowd --recover %s serves it again",
+			   name, name);
+	ret = say_upgraded(name, before, now);
+	json_object_put(now);
+	return ret;
+}
+
+static int command_upgrade(const char *name)
+{
+	struct json_object *before = NULL;
+	int ret = get_status(name, &before);
+
+	if (ret == EXIT_OK && !strcmp(get_text(before, "state"), "dead"))
+		ret = say(EXIT_FAILED, "%s: its cowd died; cowd --recover %s starts the one that is installed",
+			  name, name);
+	if (ret == EXIT_OK)
+		ret = upgrade(name, before);
+	json_object_put(before);
+	return ret;
+}
+
+static int run_command(int argc, char **argv, bool json, bool force)
 {
 	if (argc < 1)
-		return say(EXIT_USAGE, "a command is wanted: list, status or stop; see cowctl --help");
+		return say(EXIT_USAGE, "a command is wanted: list, status, stop or upgrade; see cowctl --help");
 	if (argc > 1 && !cowd_name_valid(argv[1]))
 		return say(EXIT_USAGE, "%s: not a name of a device", argv[1]);
 	if (!strcmp(argv[0], "list") && argc == 1)
@@ -377,7 +490,9 @@ static int run_command(int argc, char **argv, bool json)
 	if (!strcmp(argv[0], "status") && argc <= 2)
 		return command_status(argc == 2 ? argv[1] : NULL, json);
 	if (!strcmp(argv[0], "stop") && argc == 2)
-		return command_stop(argv[1]);
+		return command_stop(argv[1], force);
+	if (!strcmp(argv[0], "upgrade") && argc == 2)
+		return command_upgrade(argv[1]);
 	return say(EXIT_USAGE, "%s: not a command, or wrong arguments; see cowctl --help",
 		   argv[0]);
 }
@@ -387,17 +502,21 @@ int main(int argc, char **argv)
 	static const struct option long_options[] = {
 		{ "json",	no_argument,		NULL, 'j' },
 		{ "run-dir",	required_argument,	NULL, 'd' },
+		{ "force",	no_argument,		NULL, 'f' },
 		{ "help",	no_argument,		NULL, 'h' },
 		{ "version",	no_argument,		NULL, 'V' },
 		{ NULL, 0, NULL, 0 },
 	};
-	bool json = false;
+	bool json = false, force = false;
 	int c;
 
-	while ((c = getopt_long(argc, argv, "jhV", long_options, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, "jfhV", long_options, NULL)) != -1) {
 		switch (c) {
 		case 'j':
 			json = true;
+			break;
+		case 'f':
+			force = true;
 			break;
 		case 'd':
 			run_dir = optarg;
@@ -412,5 +531,5 @@ int main(int argc, char **argv)
 			return EXIT_USAGE;
 		}
 	}
-	return run_command(argc - optind, argv + optind, json);
+	return run_command(argc - optind, argv + optind, json, force);
 }

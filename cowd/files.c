@@ -8,14 +8,16 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
-#include <time.h>
 #include <unistd.h>
+
+#include <common/clock.h>
 
 #include "files.h"
 #include "log.h"
 #include "loop.h"
 #include "options.h"
 #include "proto.h"
+#include "users.h"
 
 void cowd_files_init(struct cowd_files *files,
 		     const struct cowd_options *options)
@@ -98,18 +100,51 @@ static int check_policy(const struct cowd_files *files, const char *path,
 	return 0;
 }
 
+/* A device of ours that is made of the file as well: only the one we recover may. */
+static int check_user(void *data, const struct cowd_user_device *user)
+{
+	struct cowd_files *files = data;
+	const struct cowd_options *o = files->options;
+
+	if (o->recover && !strcmp(user->name, o->name)) {
+		files->found_own = true;
+		return 0;
+	}
+	if (user->served)
+		return cowd_error(-EBUSY, "%s: is in use by /dev/mapper/%s",
+				  files->path, user->name);
+	return cowd_error(-EBUSY, "%s: is in use by /dev/mapper/%s, whose cowd died; serve that again by cowd --recover %s, or end it by cowctl stop %s",
+			  files->path, user->name, user->name, user->name);
+}
+
+/* The descriptor for metadata is of a file that was looked at before. */
+static int check_users(struct cowd_files *files, const char *path, int fd,
+		       int flags)
+{
+	if (flags & O_DIRECT)
+		return 0;
+	files->path = path;
+	return cowd_each_user(fd, (flags & O_ACCMODE) != O_RDONLY, check_user,
+			      files);
+}
+
 /* A new description of what @path_fd shows. */
-static int open_checked(const struct cowd_files *files, const char *path,
+static int open_checked(struct cowd_files *files, const char *path,
 			int path_fd, int flags)
 {
 	char link[32];
 	struct stat st;
-	int fd, test;
+	int fd, test, err;
 
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", path_fd);
 	fd = open(link, flags | O_CLOEXEC | O_NOCTTY);
 	if (fd < 0)
 		return -errno;
+	err = check_users(files, path, fd, flags);
+	if (err) {
+		close(fd);
+		return err;
+	}
 	if (fstat(fd, &st) || !S_ISBLK(st.st_mode) ||
 	    (flags & O_ACCMODE) == O_RDONLY || files->options->recover)
 		return fd;
@@ -261,13 +296,12 @@ int cowd_files_resized(struct cowd_files *files, uint32_t index)
 
 static void wait_unbound(int number)
 {
-	struct timespec step = { .tv_nsec = 20 * 1000 * 1000 };
 	int i;
 
 	for (i = 0; i < 100; i++) {
 		if (!cowd_loop_bound(number))
 			return;
-		nanosleep(&step, NULL);
+		clock_sleep_ms(20);
 	}
 	cowd_log(COWD_WARNING, "/dev/loop%d is still held by somebody after 2 s",
 		 number);

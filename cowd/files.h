@@ -31,6 +31,8 @@ struct cowd_file_device {
 struct cowd_files {
 	const struct cowd_options *options;
 	int scratch;		/* descriptor, or -1 */
+	const char *path;	/* that is looked at now */
+	bool found_own;		/* the device to recover is made of the image */
 	unsigned int nr_opened;
 	struct cowd_opened opened[COWD_MAX_OPENED];
 	uint32_t nr_devices;

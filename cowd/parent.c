@@ -9,6 +9,8 @@
  *	undone, exit 1         v                                      exit 0
  *			device stays, exit 1
  *
+ * RUNNING --upgrade--> CHECKING --> the program that is installed now, by exec
+ *
  * What must hold:
  *  P1	Whatever the worker sends is checked; it can ask for nothing that is
  *	not listed in proto.h.
@@ -30,10 +32,10 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <dmu.h>
+#include <common/clock.h>
 
 #include "control.h"
 #include "files.h"
@@ -44,22 +46,24 @@
 #include "record.h"
 #include "report.h"
 #include "sandbox.h"
+#include "upgrade.h"
 #include "worker.h"
 
 #define START_S		120	/* opening a chain of large images */
 #define SYNC_S		60	/* a flush of all that is dirty */
 #define REMOVE_S	20	/* 5 s of which for whoever just looks at it */
 #define REMOVE_TRY_MS	5000
+#define CHECK_S		10	/* does the new program run at all? */
 #define END_S		30	/* the worker's last commit */
 #define STATS_S		2
 #define UDEV_MS		10000
 
 enum state {
-	STARTING, RUNNING, SYNCING, REMOVING, ENDING,
+	STARTING, RUNNING, CHECKING, SYNCING, REMOVING, ENDING,
 };
 
 static const char *const state_names[] = {
-	"starting", "running", "flushing", "removing", "ending",
+	"starting", "running", "upgrading", "flushing", "removing", "ending",
 };
 
 static struct parent {
@@ -76,6 +80,7 @@ static struct parent {
 	pid_t worker;		/* 0: none */
 	int worker_status;
 	pid_t helper;		/* 0: none */
+	bool adopted;		/* there is one, without a record */
 	bool created;		/* there is a device that we made */
 	uint32_t cookie;
 	bool done;
@@ -83,18 +88,10 @@ static struct parent {
 	struct cowd_msg msg, answer;
 } parent;
 
-static int64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000LL + ts.tv_nsec / 1000000;
-}
-
 static void enter(enum state state, int seconds)
 {
 	parent.state = state;
-	parent.deadline = seconds ? now_ms() + seconds * 1000LL : 0;
+	parent.deadline = seconds ? clock_now_ms() + seconds * 1000LL : 0;
 }
 
 static void finish(int exit_status)
@@ -219,6 +216,11 @@ static void handle_create(void)
 		reply(err, -1);
 		return;
 	}
+	if (parent.adopted && !parent.files.found_own) {
+		reply(cowd_error(-EEXIST, "%s: a device of that name exists already, and is made of another image",
+				 parent.options->name), -1);
+		return;
+	}
 	fill_table(&table, dests, geometry);
 	/* First the record: there is no moment with a device and without it. */
 	err = cowd_record_write(&parent.record, parent.options, parent.worker);
@@ -269,6 +271,18 @@ static void answer_status(const struct cowd_worker_stats *stats)
 				  state_names[parent.state], stats);
 	cowd_control_answer(&parent.control, COWD_CMD_STATUS,
 			    json ? json : "{}\n");
+	free(json);
+}
+
+/* @error: NULL, it is done; or one sentence. */
+static void answer_done(enum cowd_command command, const char *error)
+{
+	char *json = cowd_report_done(parent.options->name,
+				      command == COWD_CMD_STOP ? "stopped" :
+								 "upgrading",
+				      error);
+
+	cowd_control_answer(&parent.control, command, json ? json : "{}\n");
 	free(json);
 }
 
@@ -335,15 +349,12 @@ static void stop_failed(const char *format, ...)
 {
 	char text[COWD_LOG_MAX];
 	va_list args;
-	char *json;
 
 	va_start(args, format);
 	vsnprintf(text, sizeof(text), format, args);
 	va_end(args);
 	cowd_log(COWD_WARNING, "%s", text);
-	json = cowd_report_stop(parent.options->name, text);
-	cowd_control_answer(&parent.control, COWD_CMD_STOP, json ? json : "{}\n");
-	free(json);
+	answer_done(COWD_CMD_STOP, text);
 	enter(RUNNING, 0);
 }
 
@@ -441,11 +452,79 @@ static void remove_ended(int err)
 		enter(ENDING, END_S);
 }
 
+/* ---- upgrade ------------------------------------------------------------ */
+
+static void end_worker(void);
+
+static void begin_upgrade(void)
+{
+	if (parent.state == CHECKING)
+		return;
+	if (parent.state != RUNNING || start_helper(cowd_upgrade_try))
+		answer_done(COWD_CMD_UPGRADE, "it cannot be upgraded now");
+	else
+		enter(CHECKING, CHECK_S);
+}
+
+/*
+ * cowctl learns that we begin.  In the background, what the new program has to
+ * say on standard error goes to it as well.
+ */
+static void hand_over_client(void)
+{
+	char *json = cowd_report_done(parent.options->name, "upgrading", NULL);
+	int fd = cowd_control_take(&parent.control, COWD_CMD_UPGRADE);
+
+	if (fd >= 0 && json && send(fd, json, strlen(json), MSG_NOSIGNAL) < 0)
+		cowd_log(COWD_DEBUG, "cowctl is gone: %s", strerror(errno));
+	if (fd >= 0 && !parent.options->foreground)
+		dup2(fd, 2);
+	if (fd >= 0)
+		close(fd);
+	free(json);
+}
+
+/* What the worker holds in memory is told to the next one by the kernel. */
+static void upgrade(void)
+{
+	struct cowd_options *o = parent.options;
+
+	if (o->policy != DMU_POLICY_QUEUE)	/* the new table brings it back */
+		dmu_device_message(o->name, "policy queue");
+	cowd_log(COWD_INFO, "version %s makes way for %s", PACKAGE_VERSION,
+		 cowd_upgrade_program());
+	hand_over_client();
+	end_worker();
+	cowd_files_close(&parent.files, false);
+	cowd_control_close(&parent.control);
+	cowd_record_keep(&parent.record);
+	cowd_error(cowd_upgrade_exec(o), "%s: cannot be executed: %s",
+		   cowd_upgrade_program(), strerror(errno));
+	finish(COWD_EXIT_FAILED);
+}
+
+static void check_ended(int err)
+{
+	char text[COWD_LOG_MAX];
+
+	if (!err) {
+		upgrade();
+		return;
+	}
+	snprintf(text, sizeof(text), "%s: does not run (%d), so the one that runs goes on",
+		 cowd_upgrade_program(), -err);
+	cowd_log(COWD_WARNING, "%s", text);
+	answer_done(COWD_CMD_UPGRADE, text);
+	enter(RUNNING, 0);
+}
+
 static void helper_ended(int status)
 {
 	int err = WIFEXITED(status) ? -WEXITSTATUS(status) : -EINTR;
 
-	if (parent.state == SYNCING)
+	if (parent.state == CHECKING)
+		check_ended(err);
+	else if (parent.state == SYNCING)
 		sync_ended(err);
 	else if (parent.state == REMOVING)
 		remove_ended(err);
@@ -520,6 +599,11 @@ static void timed_out(void)
 			   parent.options->image, START_S);
 		finish(COWD_EXIT_FAILED);
 		break;
+	case CHECKING:
+		kill(parent.helper, SIGKILL);
+		parent.helper = 0;
+		check_ended(-ETIMEDOUT);
+		break;
 	case SYNCING:
 		kill(parent.helper, SIGKILL);
 		parent.helper = 0;
@@ -570,7 +654,7 @@ static void ask_for_stats(void)
 	if (cowd_msg_send(parent.sock, &parent.answer, -1, 0))
 		answer_status(NULL);
 	else
-		parent.stats_deadline = now_ms() + STATS_S * 1000;
+		parent.stats_deadline = clock_now_ms() + STATS_S * 1000;
 }
 
 static void read_clients(const struct pollfd *fds)
@@ -584,6 +668,8 @@ static void read_clients(const struct pollfd *fds)
 		ask_for_stats();
 	if (cowd_control_waits(&parent.control, COWD_CMD_STOP))
 		begin_stop();
+	if (cowd_control_waits(&parent.control, COWD_CMD_UPGRADE))
+		begin_upgrade();
 }
 
 static int next_timeout(void)
@@ -594,7 +680,7 @@ static int next_timeout(void)
 		next = parent.stats_deadline;
 	if (!next)
 		return -1;
-	left = next - now_ms();
+	left = next - clock_now_ms();
 	return left < 0 ? 0 : (int)left;
 }
 
@@ -624,9 +710,9 @@ static void loop(void)
 	read_clients(fds + 3);
 	if (fds[2].revents)
 		cowd_control_accept(&parent.control);
-	if (parent.stats_deadline && now_ms() >= parent.stats_deadline)
+	if (parent.stats_deadline && clock_now_ms() >= parent.stats_deadline)
 		answer_status(NULL);
-	if (parent.deadline && now_ms() >= parent.deadline)
+	if (parent.deadline && clock_now_ms() >= parent.deadline)
 		timed_out();
 }
 
@@ -690,6 +776,20 @@ static bool is_same_device(void)
 	       left.read_only == o->read_only;
 }
 
+/*
+ * A device of ours that nobody serves, and no record of it: the run directory
+ * was lost.  That it is made of the image is seen when that is opened.
+ */
+static bool is_orphan(const struct dmu_info *info)
+{
+	struct dmu_status status;
+
+	return !parent.record.was_there &&
+	       !strncmp(info->uuid, DMU_UUID_PREFIX, strlen(DMU_UUID_PREFIX)) &&
+	       !dmu_device_status(parent.options->name, &status) &&
+	       !status.attached;
+}
+
 /* Names and leftovers: what there is must fit what is wanted. */
 static int check_device(void)
 {
@@ -708,7 +808,8 @@ static int check_device(void)
 				  name);
 	if (parent.options->recover || err)
 		return 0;
-	if (is_same_device()) {
+	parent.adopted = is_orphan(&info);
+	if (parent.adopted || is_same_device()) {
 		cowd_log(COWD_INFO, "%s was left by a cowd that died: serving it again",
 			 name);
 		parent.options->recover = true;
@@ -724,7 +825,6 @@ static int check_device(void)
 static void end_worker(void)
 {
 	int status, i;
-	struct timespec step = { .tv_nsec = 10 * 1000 * 1000 };
 
 	if (parent.sock >= 0)
 		close(parent.sock);
@@ -737,7 +837,7 @@ static void end_worker(void)
 			break;
 		if (i == 100)
 			kill(parent.worker, SIGKILL);
-		nanosleep(&step, NULL);
+		clock_sleep_ms(10);
 	}
 	parent.worker = 0;
 }
@@ -790,7 +890,6 @@ static bool device_remains(bool was_ready)
 static void end(bool was_ready)
 {
 	bool remains;
-	char *json;
 
 	end_worker();
 	if (!was_ready)
@@ -801,10 +900,8 @@ static void end(bool was_ready)
 		cowd_record_keep(&parent.record);
 	else
 		cowd_record_remove(&parent.record);
-	json = cowd_report_stop(parent.options->name, remains ?
-				"it is still there, and cowd has ended" : NULL);
-	cowd_control_answer(&parent.control, COWD_CMD_STOP, json ? json : "{}\n");
-	free(json);
+	answer_done(COWD_CMD_STOP, remains ?
+		    "it is still there, and cowd has ended" : NULL);
 	cowd_control_close(&parent.control);
 }
 
@@ -816,6 +913,7 @@ int cowd_parent(struct cowd_options *options, void (*ready)(void))
 	parent.ready = ready;
 	parent.sock = -1;
 	parent.record.fd = -1;
+	cowd_upgrade_prepare();
 	cowd_control_init(&parent.control);
 	cowd_files_init(&parent.files, options);
 	if (block_signals())

@@ -216,9 +216,13 @@ static int from_json(struct json_object *object, struct cowd_options *o)
 int cowd_record_read(struct cowd_record *record, struct cowd_options *o)
 {
 	struct json_object *object;
-	char *text = calloc(1, RECORD_MAX);
+	char *text;
 	int err = -EINVAL;
 
+	if (!record->was_there)
+		return cowd_error(-ENOENT, "%s: there is no record of it in %s; start it as at first, by cowd -p FORMAT %s IMAGE",
+				  o->name, o->run_dir, o->name);
+	text = calloc(1, RECORD_MAX);
 	if (!text)
 		return -ENOMEM;
 	if (pread(record->fd, text, RECORD_MAX - 1, 0) > 0) {
@@ -247,6 +251,13 @@ void cowd_record_remove(struct cowd_record *record)
 
 void cowd_record_keep(struct cowd_record *record)
 {
+	struct stat st;
+
+	/* One that says nothing is of no use to anybody. */
+	if (record->fd >= 0 && !fstat(record->fd, &st) && !st.st_size) {
+		unlink(record->socket);
+		unlink(record->path);
+	}
 	if (record->fd >= 0)
 		close(record->fd);
 	record->fd = -1;

@@ -148,6 +148,7 @@ char *cowd_report_status(const struct cowd_options *options,
 
 	add_text(o, "name", options->name);
 	add_text(o, "state", state);
+	add_text(o, "version", PACKAGE_VERSION);
 	add_number(o, "pid", (uint64_t)getpid());
 	add_number(o, "worker", (uint64_t)worker);
 	add_text(o, "format", options->format);
@@ -161,12 +162,12 @@ char *cowd_report_status(const struct cowd_options *options,
 	return to_text(o);
 }
 
-char *cowd_report_stop(const char *name, const char *error)
+char *cowd_report_done(const char *name, const char *what, const char *error)
 {
 	struct json_object *o = json_object_new_object();
 
 	add_text(o, "name", name);
-	add_flag(o, "stopped", !error);
+	add_flag(o, what, !error);
 	if (error)
 		add_text(o, "error", error);
 	return to_text(o);

@@ -16,7 +16,7 @@ char *cowd_report_status(const struct cowd_options *options,
 			 const struct cowd_files *files, pid_t worker,
 			 const char *state,
 			 const struct cowd_worker_stats *stats);
-/* The end of a stop: @error is NULL or a sentence. */
-char *cowd_report_stop(const char *name, const char *error);
+/* Is @what, "stopped" or "upgrading", true?  @error: NULL, or why not. */
+char *cowd_report_done(const char *name, const char *what, const char *error);
 
 #endif /* COWD_REPORT_H */

@@ -21,10 +21,10 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include <dmu.h>
 #include <libcow/cow.h>
+#include <common/clock.h>
 #include <common/num.h>
 
 #include "log.h"
@@ -85,14 +85,6 @@ struct cowd_serve {
 	int commit_ms;
 	struct cowd_serve_stats stats;
 };
-
-static int64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000LL + ts.tv_nsec / 1000000;
-}
 
 /* ---- extents ------------------------------------------------------------ */
 
@@ -447,7 +439,7 @@ static bool is_stale(struct slot *slot)
 static void arm_commit(struct cowd_serve *s)
 {
 	if (!s->commit_at)
-		s->commit_at = now_ms() + s->commit_ms;
+		s->commit_at = clock_now_ms() + s->commit_ms;
 }
 
 static void map_done(struct slot *slot, int status)
@@ -883,14 +875,14 @@ static int flush_replies(struct cowd_serve *s)
 
 static void ask_for_commit(struct cowd_serve *s)
 {
-	if (!s->commit_at || now_ms() < s->commit_at)
+	if (!s->commit_at || clock_now_ms() < s->commit_at)
 		return;
 	check_fatal(s, dmu_request_commit(s->channel));
 	/*
 	 * The kernel copies without telling, so it is asked again and again;
 	 * more and more seldom unless a FLUSH comes of it.
 	 */
-	s->commit_at = now_ms() + s->commit_ms;
+	s->commit_at = clock_now_ms() + s->commit_ms;
 	s->commit_ms = s->commit_ms * 2 > COMMIT_MAX_MS ? COMMIT_MAX_MS :
 							  s->commit_ms * 2;
 }
@@ -930,7 +922,7 @@ int cowd_serve_timeout(const struct cowd_serve *s)
 
 	if (!s->commit_at)
 		return -1;
-	left = s->commit_at - now_ms();
+	left = s->commit_at - clock_now_ms();
 	return left < 0 ? 0 : (int)left;
 }
 

@@ -25,6 +25,7 @@
 static struct worker {
 	int sock;
 	bool serving;		/* then a log line may be lost, not waited for */
+	bool has_scratch;	/* some blocks stand in our own memory */
 	bool quiet;		/* while looking at all plugins */
 	struct cow_plugins *plugins;
 	struct cow_chain *chain;
@@ -190,6 +191,7 @@ static int make_file_device(uint32_t file)
 
 	if (err)
 		return cowd_error(err, "file %u of the image is not there", file);
+	worker.has_scratch |= info.scratch;
 	new_msg(COWD_MSG_FILE);
 	worker.msg.index = file;
 	worker.msg.flags = (info.writable ? COWD_FILE_WRITABLE : 0) |
@@ -220,7 +222,8 @@ static int make_device(bool recover)
 		return err;
 	}
 	/* What was put into the earlier worker's scratch file went with it. */
-	return recover ? cowd_serve_forget_all(worker.serve) : 0;
+	return recover && worker.has_scratch ?
+	       cowd_serve_forget_all(worker.serve) : 0;
 }
 
 static int make_devices(bool recover)

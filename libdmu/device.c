@@ -379,6 +379,28 @@ int dmu_device_status(const char *name, struct dmu_status *status)
 	return err;
 }
 
+int dmu_device_table(const char *name, char *buf, size_t size)
+{
+	struct dm_task *task;
+	uint64_t start, length;
+	char *type = NULL, *params = NULL;
+	int err = task_new(DM_DEVICE_TABLE, name, &task);
+
+	if (err)
+		return err;
+	dm_task_no_flush(task);
+	err = task_run(task);
+	if (!err) {
+		dm_get_next_target(task, NULL, &start, &length, &type, &params);
+		if (!type || strcmp(type, DMU_TARGET_NAME))
+			err = -EMEDIUMTYPE;
+		else if (snprintf(buf, size, "%s", params ? params : "") >= (int)size)
+			err = -E2BIG;
+	}
+	dm_task_destroy(task);
+	return err;
+}
+
 /* The answer of LIST_VERSIONS is a chain of offsets; 0 ends it. */
 static bool has_target(struct dm_versions *version, const char *name)
 {

@@ -164,6 +164,12 @@ int dmu_target_present(void);
 /* -ENXIO: no such device; -EMEDIUMTYPE: it is of another target. */
 int dmu_device_status(const char *name, struct dmu_status *status);
 
+/*
+ * The parameters of the table that is live, as dmu_table_format() writes them;
+ * destinations as major:minor.  Errors as of dmu_device_status(), and -E2BIG.
+ */
+int dmu_device_table(const char *name, char *buf, size_t size);
+
 /* Send a message (dmsetup message NAME 0 @text) to the target. */
 int dmu_device_message(const char *name, const char *text);
 

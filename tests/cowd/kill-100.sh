@@ -16,11 +16,11 @@ whom=(pid worker both)
 while_dead()
 {
 	local io_before firsts_before
-	io_before=$(counted done)
+	io_before=$(counted total)
 	firsts_before=$(counted firsts)
 	sleep "0.$((1 + RANDOM % 4))"
 	load_runs "kill $1"
-	io_before=$(($(counted done) - io_before))
+	io_before=$(($(counted total) - io_before))
 	[ $io_before -gt 0 ] || idle=$((idle + 1))
 	io=$((io + io_before))
 	firsts=$((firsts + $(counted firsts) - firsts_before))

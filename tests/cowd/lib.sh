@@ -6,6 +6,7 @@
 set -u
 
 work=$(mktemp -d "${SCRATCH:-/tmp}/cowd-test.XXXXXX")
+# shellcheck disable=SC2034
 built=${DMU_BUILD_DIR:-$(cd "$(dirname "$0")/../../build" && pwd)}/tests/cowd
 load=$built/load
 chmod 755 "$work"
@@ -89,6 +90,7 @@ file()
 }
 
 # arguments "$@": --long, --times N, --seed S set $long, $times, $seed.
+# shellcheck disable=SC2034 # for the scripts
 arguments()
 {
 	long='' times='' seed=1
@@ -122,7 +124,7 @@ load_start()
 	"$load" run /dev/mapper/mydev state "$filled" "${seed:-1}" &
 	load_pid=$!
 	for _ in $(seq 100); do
-		[ -s state ] && [ "$(counted done)" -gt 0 ] && return
+		[ -s state ] && [ "$(counted total)" -gt 0 ] && return
 		sleep 0.1
 	done
 	die "the load does not start"

@@ -302,7 +302,7 @@ static struct state *map_state(const char *path, uint64_t sectors)
 
 static void print_count(struct state *st)
 {
-	printf("done=%" PRIu64 " reads=%" PRIu64 " writes=%" PRIu64 " firsts=%" PRIu64 " flushes=%" PRIu64 " slowest_ms=%" PRIu64 " errors=%" PRIu64 "\n",
+	printf("total=%" PRIu64 " reads=%" PRIu64 " writes=%" PRIu64 " firsts=%" PRIu64 " flushes=%" PRIu64 " slowest_ms=%" PRIu64 " errors=%" PRIu64 "\n",
 	       st->reads + st->writes, st->reads, st->writes, st->firsts,
 	       st->flushes, st->slowest_us / 1000, st->errors);
 }

@@ -1,0 +1,140 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+# No daemon: what I/O that needs an answer does under each policy, given to cowd
+# or changed at run time; a stuck device is suspended and removed; no command
+# hangs.  Then devices made, killed and removed again and again: nothing is left.
+#	policy.sh [--long | --times N] [--seed S]
+# shellcheck source=tests/cowd/lib.sh
+. "$(dirname "$0")/lib.sh"
+arguments "$@"
+: "${times:=${long:+1000}}" "${times:=12}"
+
+# within SECONDS COMMAND...: it ends by then, however.
+within()
+{
+	local limit=$1 status
+	shift
+	timeout "$limit" "$@"
+	status=$?
+	[ $status != 124 ] || fail "hangs for $limit s: $*"
+	return $status
+}
+
+# One that forgot all, and that nobody serves: each read needs an answer.
+orphan()
+{
+	cowd -p dscow "$@" mydev a.dscow || die "cowd $*"
+	kill_cowd both
+	dmsetup message mydev 0 evict
+}
+
+ask() { dd if=/dev/mapper/mydev of=/dev/null bs=4k count=1 skip="$1" iflag=direct status=none 2>/dev/null; }
+ask_for_long() { ask "$1" & asker=$!; sleep "$2"; }
+waits() { kill -0 "$asker" 2>/dev/null || fail "$*: does not wait"; }
+ended()
+{
+	for _ in $(seq 100); do
+		kill -0 "$asker" 2>/dev/null || break
+		sleep 0.1
+	done
+	kill -0 "$asker" 2>/dev/null && fail "$2: still waits"
+	wait "$asker"
+	[ $? = "$1" ] || fail "$2: status is not $1"
+}
+
+gone() { [ ! -e /dev/mapper/mydev ] || fail "$*: the device is there"; nothing_left "$*"; }
+
+overlay 16 8
+
+orphan --policy fail
+within 10 ask 1 && fail "fail: no error"
+dmsetup message mydev 0 policy queue
+ask_for_long 1 1
+waits "queue, at run time"
+within 10 cowctl list >/dev/null || fail "cowctl list"
+within 10 cowctl status mydev >/dev/null || fail "cowctl status"
+within 20 cowctl stop mydev 2>err && fail "stopped while somebody waits"
+grep -q "in use" err || fail "does not say that it is in use: $(cat err)"
+within 60 cowd --recover mydev || fail "--recover with a reader that waits"
+ended 0 "served again"
+within 60 cowctl stop mydev || fail "cowctl stop"
+gone "queue"
+echo "ok $SECONDS s: fail, queue"
+
+orphan --policy timeout=3
+ask_for_long 2 1
+waits "timeout=3"
+ended 1 "timeout=3"
+within 2 ask 3 && fail "after the timeout: no error"
+within 60 cowd -p dscow mydev a.dscow || fail "served again after the timeout"
+within 20 ask 3 || fail "fails though it is served again"
+within 60 cowctl stop mydev || fail "cowctl stop"
+gone "timeout"
+echo "ok $SECONDS s: timeout"
+
+# queue, a reader waits for ever: suspended, resumed, and then it fails.
+orphan
+ask_for_long 4 1
+waits queue
+within 20 dmsetup suspend --noflush --nolockfs mydev || fail "suspend --noflush"
+within 20 cowctl status mydev >/dev/null || fail "cowctl status of a suspended device"
+within 20 dmsetup resume mydev || fail "resume"
+sleep 0.5
+waits "suspended and resumed"
+dmsetup message mydev 0 policy timeout 1
+ended 1 "timeout, at run time"
+within 20 dmsetup remove mydev || fail "dmsetup remove"
+within 20 cowctl stop mydev || fail "cowctl stop of a record alone"
+gone "stuck"
+echo "ok $SECONDS s: suspended and removed"
+
+# One write is not committed when it dies: stopping saves it, with the image
+# gone it says so, and --force drops it.
+orphan
+cowd --recover mydev || die "--recover"
+ask 5 || fail "read"
+kill_cowd worker
+file new 4096
+within 20 dd if=new of=/dev/mapper/mydev bs=4k seek=300 oflag=direct conv=notrunc status=none || fail "write while dead"
+mv a.dscow hidden.dscow
+within 60 cowctl stop mydev 2>err && fail "stopped without the image"
+grep -q -- --force err || fail "does not say that --force would do it: $(cat err)"
+mv hidden.dscow a.dscow
+within 100 cowctl stop mydev || fail "cowctl stop of a dead one with something to save"
+gone "saved"
+cowd -p dscow mydev a.dscow || die cowd
+dd if=/dev/mapper/mydev bs=4k skip=300 count=1 status=none | cmp - new || fail "what was written while it was dead is lost"
+kill_cowd both
+mv a.dscow hidden.dscow
+within 60 cowctl stop --force mydev || fail "cowctl stop --force"
+mv hidden.dscow a.dscow
+gone "forced"
+echo "ok $SECONDS s: leftovers"
+
+memory() { awk '/^(Slab|Percpu|VmallocUsed):/ { n += $2 } END { print n }' /proc/meminfo; }
+one_round()
+{
+	cowd -p dscow mydev a.dscow || die "round $1: cowd"
+	ask $((RANDOM % 4000)) || fail "round $1: read"
+	kill_cowd "$([ $((RANDOM % 2)) = 0 ] && echo pid || echo both)"
+	case $(($1 % 3)) in
+	0) within 60 cowctl stop mydev || die "round $1: cowctl stop" ;;
+	1) within 60 cowctl stop --force mydev || die "round $1: cowctl stop --force" ;;
+	2)
+		within 60 dmsetup remove --force mydev || die "round $1: dmsetup remove"
+		within 20 cowctl stop mydev || die "round $1: cowctl stop"
+		;;
+	esac
+	nothing_left "round $1"
+}
+one_round 0
+one_round 1
+memory_before=$(memory)
+for n in $(seq "$times"); do
+	one_round "$n"
+	[ $failed = 0 ] || die "round $n"
+done
+memory_after=$(memory)
+echo "$times devices made, killed and removed; kernel memory $memory_before KiB before, $memory_after after"
+[ $((memory_after - memory_before)) -lt $((16384 + times * 8)) ] || fail "the kernel's memory grew"
+dscow_tool -k a.dscow || fail "the overlay's check says $?"

@@ -1,0 +1,76 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+# An image that a device is made of is not served a second time, whether the
+# device's cowd lives or died and holds no lock any more, and even when the run
+# directory was lost.  Loop devices use direct I/O.
+# shellcheck source=tests/cowd/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+# twice WHAT WORD ARG...: refused while mydev is there, by one sentence with WORD.
+twice()
+{
+	local what=$1 word=$2
+	shift 2
+	timeout 60 cowd "$@" 2>err </dev/null && fail "$what: served twice"
+	[ "$(wc -l <err)" = 1 ] || fail "$what: $(cat err)"
+	grep -q -- "$word" err || fail "$what: does not say '$word': $(cat err)"
+	[ ! -e /dev/mapper/two ] || fail "$what: a second device came"
+	[ ! -e /run/cowd/two.json ] || fail "$what: left a record"
+	[ "$(dmsetup ls | grep -c .)" = 1 ] || fail "$what: $(dmsetup ls)"
+	echo "ok $SECONDS s: $what: $(cat err)"
+}
+
+# The device mydev is there: both its image and its base are taken.
+taken()
+{
+	local who=$1 word=$2 copy=${3:-}
+	twice "$who: overlay" "$word" -p dscow two a.dscow
+	twice "$who: overlay as raw" "$word" -p raw two a.dscow
+	twice "$who: overlay, read only" "$word" -p dscow -r two a.dscow
+	ln -sf a.dscow link
+	ln -f a.dscow hard
+	twice "$who: overlay by a link" "$word" -p raw two link
+	twice "$who: overlay by another name" "$word" -p raw two hard
+	twice "$who: base, writable" "$word" -p raw two base.img
+	# Reading the base disturbs nobody.
+	cowd -p raw -r "three$copy" base.img || fail "$who: the base cannot be read"
+	cowctl stop "three$copy" || fail "$who: cowctl stop three"
+}
+
+overlay 32 8
+cowd -p dscow mydev a.dscow || die "cowd"
+for loop in /sys/block/loop*/loop; do
+	[ "$(cat "$loop/dio")" = 1 ] || fail "$loop: no direct I/O for $(cat "$loop/backing_file")"
+	echo "ok: $(cat "$loop/backing_file"): direct I/O"
+done
+load_start
+taken alive "in use"
+kill_cowd both
+taken dead "cowd --recover mydev"
+# The same name with another image is no way around it.
+dscow_tool -c b.dscow base.img >/dev/null
+twice "dead: same name, another overlay" mydev -p dscow mydev b.dscow
+mv /run/cowd/mydev.json kept.json
+rm -rf /run/cowd
+taken "record lost" "cowd --recover mydev"
+twice "record lost: same name, another overlay" "another image" -p dscow mydev b.dscow
+cowd --recover mydev 2>err && fail "recovered without a record"
+grep -q "no record" err || fail "does not say that the record is lost: $(cat err)"
+cowd -p dscow mydev a.dscow || fail "record lost: a plain start does not serve it"
+load_runs "served without its record"
+load_stop
+all_is_well
+
+# The same for block devices.
+modprobe brd rd_nr=2 rd_size=16384 || die "no RAM disks"
+cowd -p raw mydev /dev/ram0 || die "cowd /dev/ram0"
+twice "alive: block device" ram0 -p raw two /dev/ram0
+twice "alive: block device, read only" ram0 -p raw -r two /dev/ram0
+kill_cowd both
+twice "dead: block device" "cowd --recover mydev" -p raw two /dev/ram0
+twice "dead: block device, read only" "cowd --recover mydev" -p raw -r two /dev/ram0
+rm -rf /run/cowd
+twice "record lost: block device" "cowd --recover mydev" -p raw two /dev/ram0
+cowd -p raw mydev /dev/ram0 || fail "a plain start does not serve the block device again"
+cowctl stop mydev || fail "cowctl stop"
+nothing_left "block device"

@@ -1,0 +1,35 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Suspend and resume, with and without flushing, and the table loaded again, under
+# a load that verifies all it reads, cowd serving.  (cowd does not resize a device;
+# a grown table is tested at the target, in tests/kernel.)
+#	suspend.sh [--long | --times N] [--seed S]
+# shellcheck source=tests/cowd/lib.sh
+. "$(dirname "$0")/lib.sh"
+arguments "$@"
+: "${times:=${long:+300}}" "${times:=20}"
+
+overlay 64 16
+cowd -p dscow mydev a.dscow || die "cowd"
+load_start
+for n in $(seq "$times"); do
+	case $((RANDOM % 4)) in
+	0) timeout 60 dmsetup suspend mydev || fail "round $n: suspend" ;;
+	1) timeout 60 dmsetup suspend --noflush mydev || fail "round $n: suspend --noflush" ;;
+	2) dmsetup table mydev | timeout 60 dmsetup load mydev || fail "round $n: load"
+	   timeout 60 dmsetup suspend --nolockfs mydev || fail "round $n: suspend --nolockfs" ;;
+	3) dmsetup message mydev 0 evict || fail "round $n: evict"
+	   timeout 60 dmsetup suspend --noflush --nolockfs mydev || fail "round $n: suspend" ;;
+	esac
+	before=$(counted total)
+	sleep 0.1
+	[ "$(counted total)" -le $((before + 16)) ] || fail "round $n: I/O while suspended"
+	timeout 60 dmsetup resume mydev || fail "round $n: resume"
+	sleep 0.2
+	load_runs "round $n"
+	[ "$(counted total)" -gt "$before" ] || fail "round $n: no I/O after resume"
+done
+load_stop
+dmsetup status mydev
+all_is_well
+echo "$times times suspended and resumed, seed $seed"

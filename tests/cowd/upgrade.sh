@@ -1,0 +1,121 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+# cowctl upgrade: the cowd that is installed takes over from the one that runs,
+# under a load that verifies, and hot I/O goes on.  Then what a supervisor's
+# Restart= does, by the command line of the unit, when parent, worker or both die.
+#	upgrade.sh [--long | --times N] [--seed S]
+# shellcheck source=tests/cowd/lib.sh
+. "$(dirname "$0")/lib.sh"
+arguments "$@"
+: "${times:=${long:+30}}" "${times:=3}"
+
+installed=$(command -v cowd)
+version=$(cowd --version | awk '{ print $NF }')
+slowest=0 done_while=0
+
+# The same program under another version of the same length.
+install_version()
+{
+	sed "s/$version/$1/g" "$installed" >"$installed.new"
+	chmod 755 "$installed.new"
+	mv "$installed.new" "$installed"
+	version=$1
+	[ "$(cowd --version | awk '{ print $NF }')" = "$1" ] || die "cannot install $1"
+}
+
+status_of() { cowctl status --json mydev | jq -r ".[0].$1"; }
+
+upgrade_once()
+{
+	local before pid worker ms
+	install_version "$(printf '9.%0*d' $((${#version} - 2)) "$1")"
+	pid=$(status_of pid) worker=$(status_of worker)
+	"$load" count state reset >/dev/null
+	before=$(counted total)
+	timeout 200 cowctl upgrade mydev || die "cowctl upgrade: exit status $?"
+	done_while=$((done_while + $(counted total) - before))
+	ms=$(counted slowest_ms)
+	[ "$ms" -le $slowest ] || slowest=$ms
+	load_runs "upgrade $1"
+	[ "$(counted total)" -gt "$before" ] || fail "no I/O during upgrade $1"
+	[ "$(status_of version)" = "$version" ] || fail "runs $(status_of version), not $version"
+	[ "$(status_of worker)" != "$worker" ] || fail "the worker is the same"
+	[ -n "$2" ] || [ "$(status_of pid)" != "$pid" ] || fail "the process is the same"
+	[ "$(daemons | wc -l)" = 2 ] || fail "processes: $(daemons)"
+}
+
+overlay 96 16
+cowd -p dscow --policy fail mydev a.dscow || die "cowd"
+load_start
+for n in $(seq "$times"); do
+	upgrade_once "$n" ""
+done
+dmsetup table mydev | grep -q fail || fail "the policy was lost"
+echo "$times upgrades, $done_while I/Os during them, the slowest took $slowest ms"
+
+# One that does not run is not tried; one that runs and cannot serve says why.
+mv "$installed" "$installed.good"
+echo garbage >"$installed"
+chmod 755 "$installed"
+cowctl upgrade mydev 2>err && fail "upgraded to garbage"
+grep -q "does not run" err || fail "does not say that it does not run: $(cat err)"
+[ "$(status_of state)" = running ] || fail "does not go on"
+dmsetup message mydev 0 policy queue
+cat >"$installed" <<'END'
+#!/bin/sh
+[ "$1" = --version ] || { echo "cowd: this one is broken" >&2; exit 1; }
+END
+cowctl upgrade mydev 2>err && fail "upgraded to one that cannot serve"
+grep -q "this one is broken" err || fail "the new one's words are lost: $(cat err)"
+grep -q "recover" err || fail "does not say what helps: $(cat err)"
+mv "$installed.good" "$installed"
+cowctl upgrade mydev 2>err && fail "upgraded what is dead"
+grep -q "recover" err || fail "dead: does not say what helps: $(cat err)"
+cowd --recover mydev || die "cowd --recover"
+load_runs "the first one again"
+load_stop
+all_is_well
+
+# Restart=on-failure, RestartSec=1, as the unit says; KillMode=mixed ends leftovers.
+unit=$(dirname "$installed")/../lib/systemd/system/cowd@.service
+command=$(sed -n "s/^ExecStart=.bin.sh -c '\(.*\)'$/\1/; s/%i/mydev/gp" "$unit")
+[ -n "$command" ] || die "$unit: no ExecStart"
+supervise()
+{
+	while ! FORMAT=dscow IMAGE=$work/a.dscow OPTIONS='' sh -c "$command" 2>>fg.log; do
+		sleep 1
+	done
+}
+serves()
+{
+	for _ in $(seq 200); do
+		[ "$(status_of state 2>/dev/null)" = running ] &&
+			[ "$(status_of worker)" != "$1" ] && return
+		sleep 0.1
+	done
+	die "$2: nobody serves again: $(cat fg.log)"
+}
+supervise &
+serves 0 "first start"
+load_start
+for who in worker pid both; do
+	worker=$(status_of worker)
+	before=$(counted total)
+	# shellcheck disable=SC2046 # numbers
+	case $who in
+	both) kill -9 $(status_of pid) "$worker" ;;
+	*) kill -9 "$(status_of $who)" ;;
+	esac
+	serves "$worker" "killed $who"
+	load_runs "killed $who"
+	[ "$(counted total)" -gt "$before" ] || fail "no I/O around the death of $who"
+	echo "ok: killed $who, served again"
+done
+# In the foreground the process stays, so that the supervisor need not know.
+upgrade_once 99 same
+load_stop
+cowctl stop mydev || fail "cowctl stop"
+wait %supervise 2>/dev/null
+nothing_left "supervised"
+cowd -p dscow mydev a.dscow || die "cowd"
+all_is_well
