@@ -7,6 +7,7 @@
  * cowd_drop_privileges() and cowd_filter_syscalls().
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -238,11 +239,23 @@ static int make_devices(bool recover)
 	return err ? err : make_device(recover);
 }
 
+/* Whoever waits for the end of what cowd says does not wait for us. */
+static void leave_terminal(void)
+{
+	int i, null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	for (i = 0; i < 3 && null >= 0; i++)
+		dup2(null, i);
+	if (null > 2)
+		close(null);
+}
+
 static int start(const struct cowd_options *o, const struct cowd_user *user,
 		 int scratch)
 {
 	int err;
 
+	leave_terminal();
 	cowd_prepare_for_io();
 	err = load_plugins(o);
 	if (!err)

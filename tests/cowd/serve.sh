@@ -89,6 +89,10 @@ stop two
 nothing_left "two overlays"
 [ "$(sum base.img)" = "$before" ] || fail "the base was changed"
 
+# Nothing that goes to the background keeps what it was started with.
+[ "$(timeout 60 cowd -p dscow one one.dscow 2>&1)" = "" ] || fail "standard output is kept, or was written to"
+stop one
+
 # In use: it says so, and goes on.
 start -p dscow one one.dscow
 # shellcheck disable=SC2217 # it holds the device open
