@@ -26,7 +26,7 @@
 #include "sandbox.h"
 #include "worker.h"
 
-#define BREACH_WAIT_MS	5000
+#define BREACH_WAIT_MS	10000	/* long for the parent, even on a busy machine */
 
 static struct cowd_options options;
 static const char *case_name, *case_arg;

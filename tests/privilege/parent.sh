@@ -13,15 +13,12 @@
 
 breaches=0
 for name in $($hostile list); do
-	start=${EPOCHREALTIME/./}
 	timeout 30 $hostile "$name" mydev base.img >out 2>err </dev/null
 	status=$?
-	took=$(((${EPOCHREALTIME/./} - start) / 1000))
 	[ $status = 1 ] || fail "$name: exit status $status"
 	! grep "LET THROUGH" out || fail "$name was let through"
 	[ "$(wc -l <err)" -le 2 ] || fail "$name: $(cat err)"
 	grep -q "against the rules" err || fail "$name: does not say so: $(cat err)"
-	[ $took -lt 4000 ] || fail "$name: ended after $took ms only"
 	case $name in
 	*-when-ready|ready-twice)
 		# The device is in use: it stays, for a cowd that is in order.

@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * nth DEVICE...: makes, attaches, answers and asks a target over DEVICEs while
+ * the first allocation of each call fails, then the second, and so on until
+ * no allocation is left to fail: each call either works or says why, leaves
+ * nothing, and works afterwards.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <dmu.h>
+
+#define NAME	"nth"
+#define MOST	400	/* allocations in one call; more is a loop */
+
+static int nth_fd, nr_fails, last_refusal;
+static struct dmu_channel *channel;
+static struct dmu_dest dest;
+
+static void die(const char *what, int n, int err)
+{
+	fprintf(stderr, "nth: %s, allocation %d: %s\n", what, n, strerror(-err));
+	exit(1);
+}
+
+static void arm(int n)
+{
+	char text[16];
+	int len = snprintf(text, sizeof(text), "%d", n);
+
+	if (pwrite(nth_fd, text, (size_t)len, 0) != len)
+		die("/proc/self/fail-nth", n, -errno);
+}
+
+/* Was the allocation that was armed for reached? */
+static bool disarm(void)
+{
+	char text[16] = "";
+	ssize_t len = pread(nth_fd, text, sizeof(text) - 1, 0);
+	bool fired = len > 0 && atoi(text) == 0;
+
+	arm(0);
+	return fired;
+}
+
+static int create(void)
+{
+	struct dmu_table table = {
+		.key = NAME, .nr_sectors = 16384, .block_sectors = 8,
+		.nr_dests = 1, .dests = &dest, .policy = DMU_POLICY_FAIL,
+	};
+	uint32_t cookie = 0;
+
+	return dmu_device_create(NAME, &table, 0, &cookie);
+}
+
+static void undo_create(int err)
+{
+	int again = dmu_device_remove(NAME, 0, 5000);
+
+	if (err && !again)
+		die("create failed and left a device", 0, err);
+	if (!err && again)
+		die("remove", 0, again);
+}
+
+static int attached_fd = -1;
+
+static int attach(void)
+{
+	struct dmu_geometry geometry;
+
+	attached_fd = dmu_attach(NAME, 0, &geometry);
+	return attached_fd < 0 ? attached_fd : 0;
+}
+
+static void undo_attach(int err)
+{
+	if (!err)
+		close(attached_fd);
+}
+
+static void refused(void *data, const struct dmu_reply *reply, int error)
+{
+	(void)data;
+	(void)reply;
+	last_refusal = error;
+}
+
+static int flush_replies(void)
+{
+	int err;
+
+	last_refusal = 0;
+	err = dmu_flush_replies(channel);
+	return err ? err : last_refusal;
+}
+
+static int linear(void)
+{
+	struct dmu_extent extent = { 100, 50 };
+	struct dmu_place place = { 0, 800 };
+
+	dmu_reply_linear(channel, 0, extent, place, DMU_RE_REMEMBER);
+	return flush_replies();
+}
+
+static int cow(void)
+{
+	struct dmu_extent extent = { 0, 2048 };
+	struct dmu_place place = { 0, 0 }, source = { DMU_DEV_NONE, 0 };
+
+	dmu_reply_cow(channel, 0, extent, place, source, DMU_RE_REMEMBER, NULL);
+	return flush_replies();
+}
+
+static int zero(void)
+{
+	struct dmu_extent extent = { 7, 3 };
+
+	dmu_reply_zero(channel, 0, extent, DMU_RE_REMEMBER);
+	return flush_replies();
+}
+
+static int invalidate(void)
+{
+	struct dmu_extent extent = { 0, 2048 };
+
+	dmu_invalidate(channel, 77, extent);
+	return flush_replies();
+}
+
+/* What the call before left is invalidated, and that is waited for. */
+static void undo_reply(int err)
+{
+	const struct dmu_event *events;
+	int i, n, tries;
+
+	(void)err;
+	if (invalidate())
+		die("invalidate", 0, last_refusal);
+	for (tries = 0; tries < 1000; tries++) {
+		n = dmu_read_events(channel, &events);
+		for (i = 0; i < n; i++)
+			if (events[i].type == DMU_EV_INVALIDATED)
+				return;
+		usleep(10000);
+	}
+	die("INVALIDATED did not come", 0, -ETIMEDOUT);
+}
+
+static void drain(int err)
+{
+	const struct dmu_event *events;
+
+	(void)err;
+	usleep(50000);
+	while (dmu_read_events(channel, &events) > 0)
+		;
+}
+
+static int status(void)
+{
+	struct dmu_status st;
+
+	return dmu_device_status(NAME, &st);
+}
+
+static int evict(void)
+{
+	return dmu_device_message(NAME, "evict");
+}
+
+static void undo_nothing(int err)
+{
+	(void)err;
+}
+
+static void each(const char *what, int (*call)(void), void (*undo)(int err))
+{
+	int n, err, failed = 0;
+	bool fired;
+
+	for (n = 1; n < MOST; n++) {
+		arm(n);
+		err = call();
+		fired = disarm();
+		if (err && !fired)
+			die(what, n, err);
+		failed += err != 0;
+		undo(err);
+		if (!fired)
+			break;
+	}
+	if (n == MOST)
+		die("does not come to an end", n, -ELOOP);
+	nr_fails += n - 1;
+	printf("nth: %s: %d allocations failed in turn, %d times the call with them\n",
+	       what, n - 1, failed);
+}
+
+static void open_channel(void)
+{
+	int err = attach();
+
+	if (!err)
+		err = dmu_channel_open(attached_fd, 64, 64, 4096, refused, NULL,
+				       &channel);
+	if (err)
+		die("channel", 0, err);
+	drain(0);
+}
+
+int main(int argc, char **argv)
+{
+	if (argc != 2)
+		return 2;
+	dest.dev = argv[1];
+	nth_fd = open("/proc/self/fail-nth", O_RDWR | O_CLOEXEC);
+	if (nth_fd < 0) {
+		printf("SKIP: no fault injection in this kernel\n");
+		return 77;
+	}
+	/* libdevmapper asks for versions once, and does not ask again when told none. */
+	undo_create(create());
+	each("create", create, undo_create);
+	if (create())
+		die("create", 0, -EIO);
+	each("attach", attach, undo_attach);
+	open_channel();
+	each("linear", linear, undo_reply);
+	each("zero", zero, undo_reply);
+	each("cow", cow, undo_reply);
+	each("invalidate", invalidate, drain);
+	each("status", status, undo_nothing);
+	each("evict", evict, undo_nothing);
+	dmu_channel_close(channel);
+	undo_create(0);
+	printf("nth: %d allocations failed\n", nr_fails);
+	return nr_fails < 20;
+}
