@@ -82,6 +82,8 @@ static struct parent {
 	pid_t helper;		/* 0: none */
 	bool adopted;		/* there is one, without a record */
 	bool created;		/* there is a device that we made */
+	bool attached;		/* and the worker has its channel */
+	bool breached;		/* the worker is at its end for that */
 	uint32_t cookie;
 	bool done;
 	int exit_status;
@@ -110,6 +112,17 @@ static void reply(int status, int fd)
 	cowd_msg_send(parent.sock, &parent.answer, fd, 0);
 	if (fd >= 0)
 		close(fd);
+}
+
+/* P1: what no worker of ours ever says.  Who says it is another's, and ends. */
+static void breach(const char *what)
+{
+	if (parent.breached)
+		return;
+	parent.breached = true;
+	cowd_error(-EPROTO, "the worker was ended: it went against the rules (%s)",
+		   what);
+	kill(parent.worker, SIGKILL);
 }
 
 static void handle_open(void)
@@ -207,13 +220,11 @@ static void handle_create(void)
 	const struct cowd_geometry *geometry = &parent.msg.geometry;
 	struct dmu_dest dests[COWD_MAX_FILES];
 	struct dmu_table table;
-	int err = 0, fd;
+	int err, fd;
 
-	if (parent.state != STARTING || parent.created ||
-	    geometry->nr_files != parent.files.nr_devices)
-		err = -EINVAL;
-	if (err) {
-		reply(err, -1);
+	if (parent.state != STARTING || parent.attached || parent.created ||
+	    geometry->nr_files != parent.files.nr_devices) {
+		breach("a device out of order");
 		return;
 	}
 	if (parent.adopted && !parent.files.found_own) {
@@ -228,15 +239,42 @@ static void handle_create(void)
 		err = parent.options->recover ? take_over_device(&table) :
 						create_device(&table);
 	fd = err ? err : attach(geometry);
+	parent.attached = fd >= 0;
 	reply(fd < 0 ? fd : 0, fd);
 }
 
+static void handle_file(int fd)
+{
+	const uint32_t known = COWD_FILE_WRITABLE | COWD_FILE_SCRATCH;
+
+	if (parent.state != STARTING || parent.attached || parent.created ||
+	    parent.msg.index != parent.files.nr_devices ||
+	    parent.msg.flags & ~known || fd < 0)
+		breach("a file out of order");
+	else
+		reply(cowd_files_add(&parent.files, parent.msg.index,
+				     parent.msg.flags, fd), -1);
+}
+
+static void handle_resized(void)
+{
+	if (parent.msg.index >= parent.files.nr_devices)
+		breach("a file that there is not");
+	else
+		reply(cowd_files_resized(&parent.files, parent.msg.index), -1);
+}
+
+/* Its text goes to a terminal, and to a log of lines. */
 static void handle_log(void)
 {
 	enum cowd_level level = parent.msg.index;
+	char *c;
 
 	if (level > COWD_DEBUG)
 		level = COWD_DEBUG;
+	for (c = parent.msg.text; *c; c++)
+		if ((unsigned char)*c < ' ' || *c == 0x7f)
+			*c = '?';
 	cowd_log(level, "%s", parent.msg.text);
 }
 
@@ -245,8 +283,10 @@ static void handle_ready(void)
 {
 	char node[160];
 
-	if (parent.state != STARTING || (!parent.created && !parent.options->recover))
+	if (parent.state != STARTING || !parent.attached) {
+		breach("ready out of order");
 		return;
+	}
 	if (dmu_udev_wait(parent.cookie, UDEV_MS))
 		cowd_log(COWD_WARNING, "udev has not handled %s within %d s",
 			 parent.options->name, UDEV_MS / 1000);
@@ -257,6 +297,8 @@ static void handle_ready(void)
 		finish(COWD_EXIT_FAILED);
 		return;
 	}
+	/* From now on our own pages may have to be written to the device. */
+	cowd_lock_memory();
 	enter(RUNNING, 0);
 	cowd_log(COWD_INFO, "%s serves %s", node, parent.options->image);
 	parent.ready();
@@ -288,6 +330,10 @@ static void answer_done(enum cowd_command command, const char *error)
 
 static void handle_msg(int fd)
 {
+	if (fd >= 0 && parent.msg.type != COWD_MSG_FILE) {
+		breach("a file that nobody asked for");
+		return;
+	}
 	switch (parent.msg.type) {
 	case COWD_MSG_OPEN:
 		if (parent.state == STARTING)
@@ -296,15 +342,13 @@ static void handle_msg(int fd)
 			reply(-EPERM, -1);
 		break;
 	case COWD_MSG_FILE:
-		reply(parent.state == STARTING && !parent.created ?
-		      cowd_files_add(&parent.files, parent.msg.index,
-				     parent.msg.flags, fd) : -EPERM, -1);
+		handle_file(fd);
 		break;
 	case COWD_MSG_CREATE:
 		handle_create();
 		break;
 	case COWD_MSG_RESIZED:
-		reply(cowd_files_resized(&parent.files, parent.msg.index), -1);
+		handle_resized();
 		break;
 	case COWD_MSG_READY:
 		handle_ready();
@@ -316,8 +360,7 @@ static void handle_msg(int fd)
 		handle_log();
 		break;
 	default:
-		cowd_log(COWD_WARNING, "the worker sent message %u, which there is not",
-			 parent.msg.type);
+		breach("a message of no known type");
 	}
 }
 
@@ -326,12 +369,14 @@ static bool read_worker(void)
 {
 	int err, fd;
 
-	while (!parent.done) {
+	while (!parent.done && !parent.breached) {
 		err = cowd_msg_recv(parent.sock, &parent.msg, &fd, 0);
 		if (err == -EAGAIN)
 			return true;
-		if (err == -EPROTO)
-			continue;
+		if (err == -EPROTO) {
+			breach("what is no message");
+			break;
+		}
 		if (err)
 			return false;
 		handle_msg(fd);
@@ -555,7 +600,8 @@ static void worker_ended(int status)
 	how_it_ended(status, how, sizeof(how));
 	if (parent.state == STARTING) {
 		/* One sentence: the worker's own, if it said one. */
-		cowd_error(-EIO, "the worker ended %s", how);
+		if (!parent.breached)
+			cowd_error(-EIO, "the worker ended %s", how);
 		finish(COWD_EXIT_FAILED);
 		return;
 	}
@@ -864,6 +910,7 @@ static int start(void)
 	struct cowd_user user;
 	int err;
 
+	cowd_prepare_for_io();
 	err = cowd_record_lock(&parent.record, o);
 	if (!err && o->recover)
 		err = cowd_record_read(&parent.record, o);

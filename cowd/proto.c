@@ -77,6 +77,19 @@ static int received_fd(struct msghdr *header, int *fd)
 	return -EPROTO;
 }
 
+/* Exactly as long as its type says, and text with one NUL, at its end. */
+static int check_length(const struct cowd_msg *msg, size_t length)
+{
+	size_t head = offsetof(struct cowd_msg, text);
+
+	if (length < head)
+		return -EPROTO;
+	if ((msg->type == COWD_MSG_OPEN || msg->type == COWD_MSG_LOG) &&
+	    !memchr(msg->text, '\0', length - head))
+		return -EPROTO;
+	return length == msg_length(msg) ? 0 : -EPROTO;
+}
+
 int cowd_msg_recv(int sock, struct cowd_msg *msg, int *fd, int wait)
 {
 	struct iovec iov = { .iov_base = msg, .iov_len = sizeof(*msg) };
@@ -100,13 +113,11 @@ int cowd_msg_recv(int sock, struct cowd_msg *msg, int *fd, int wait)
 		return -EPIPE;
 	if (received_fd(&header, fd) ||
 	    header.msg_flags & (MSG_TRUNC | MSG_CTRUNC) ||
-	    n < (ssize_t)offsetof(struct cowd_msg, geometry)) {
+	    check_length(msg, (size_t)n)) {
 		if (*fd >= 0)
 			close(*fd);
 		*fd = -1;
 		return -EPROTO;
 	}
-	if (msg->type == COWD_MSG_OPEN || msg->type == COWD_MSG_LOG)
-		msg->text[sizeof(msg->text) - 1] = '\0';
 	return 0;
 }
