@@ -150,7 +150,8 @@ static void fill_table(struct dmu_table *table, struct dmu_dest *dests,
 		.block_sectors = geometry->block_sectors,
 		.nr_dests = parent.files.nr_devices,
 		.dests = dests,
-		.policy = o->policy,
+		/* What waits while we take over shall not fail now. */
+		.policy = o->recover ? DMU_POLICY_QUEUE : o->policy,
 		.timeout_s = o->timeout_s,
 		.map_memory_kib = o->map_memory_kib,
 	};
@@ -182,6 +183,27 @@ static int create_device(const struct dmu_table *table)
 		return explain_create(err);
 	parent.created = true;
 	return 0;
+}
+
+/* As the table line has it, for a message. */
+static void set_policy(const struct cowd_options *o)
+{
+	static const char *const names[] = {
+		[DMU_POLICY_QUEUE] = "queue",
+		[DMU_POLICY_FAIL] = "fail",
+		[DMU_POLICY_TIMEOUT] = "timeout",
+	};
+	char text[64];
+	int err;
+
+	if (o->policy == DMU_POLICY_TIMEOUT)
+		snprintf(text, sizeof(text), "policy timeout %u", o->timeout_s);
+	else
+		snprintf(text, sizeof(text), "policy %s", names[o->policy]);
+	err = dmu_device_message(o->name, text);
+	if (err)
+		cowd_log(COWD_WARNING, "%s: %s: %s", o->name, text,
+			 strerror(-err));
 }
 
 /* The device is there and serves what it remembers; give it our own files. */
@@ -239,6 +261,8 @@ static void handle_create(void)
 		err = parent.options->recover ? take_over_device(&table) :
 						create_device(&table);
 	fd = err ? err : attach(geometry);
+	if (fd >= 0 && parent.options->recover)
+		set_policy(parent.options);
 	parent.attached = fd >= 0;
 	reply(fd < 0 ? fd : 0, fd);
 }
@@ -534,7 +558,7 @@ static void upgrade(void)
 {
 	struct cowd_options *o = parent.options;
 
-	if (o->policy != DMU_POLICY_QUEUE)	/* the new table brings it back */
+	if (o->policy != DMU_POLICY_QUEUE)	/* the new one brings it back */
 		dmu_device_message(o->name, "policy queue");
 	cowd_log(COWD_INFO, "version %s makes way for %s", PACKAGE_VERSION,
 		 cowd_upgrade_program());

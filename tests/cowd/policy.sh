@@ -28,8 +28,15 @@ orphan()
 	dmsetup message mydev 0 evict
 }
 
-ask() { dd if=/dev/mapper/mydev of=/dev/null bs=4k count=1 skip="$1" iflag=direct status=none 2>/dev/null; }
+ask() { timeout "${2:-600}" dd if=/dev/mapper/mydev of=/dev/null bs=4k count=1 skip="$1" iflag=direct status=none 2>/dev/null; }
 ask_for_long() { ask "$1" & asker=$!; sleep "$2"; }
+ask_within()
+{
+	ask "$2" "$1"
+	set -- "$1" $?
+	[ "$2" != 124 ] || fail "a read hangs for $1 s"
+	return "$2"
+}
 waits() { kill -0 "$asker" 2>/dev/null || fail "$*: does not wait"; }
 ended()
 {
@@ -47,7 +54,7 @@ gone() { [ ! -e /dev/mapper/mydev ] || fail "$*: the device is there"; nothing_l
 overlay 16 8
 
 orphan --policy fail
-within 10 ask 1 && fail "fail: no error"
+ask_within 10 1 && fail "fail: no error"
 dmsetup message mydev 0 policy queue
 ask_for_long 1 1
 waits "queue, at run time"
@@ -65,9 +72,9 @@ orphan --policy timeout=3
 ask_for_long 2 1
 waits "timeout=3"
 ended 1 "timeout=3"
-within 2 ask 3 && fail "after the timeout: no error"
+ask_within 2 3 && fail "after the timeout: no error"
 within 60 cowd -p dscow mydev a.dscow || fail "served again after the timeout"
-within 20 ask 3 || fail "fails though it is served again"
+ask_within 20 3 || fail "fails though it is served again"
 within 60 cowctl stop mydev || fail "cowctl stop"
 gone "timeout"
 echo "ok $SECONDS s: timeout"
