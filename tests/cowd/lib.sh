@@ -110,21 +110,22 @@ arguments()
 overlay()
 {
 	modprobe loop || die "no loop devices"
-	rm -f base.img a.dscow
+	rm -f base.img a.dscow state
 	"$load" fill base.img "$2" || die "load fill"
 	truncate -s "$1M" base.img
 	filled=$2
 	dscow_tool -c a.dscow base.img >/dev/null || die "dscow_tool"
 }
 
-# The load in the background, on mydev; counted COUNTER tells how far it is.
+# The load in the background, on mydev, or its continuation; counted COUNTER tells how far it is.
 load_start()
 {
-	rm -f state
+	local before=0
+	[ ! -s state ] || before=$(counted total)
 	"$load" run /dev/mapper/mydev state "$filled" "${seed:-1}" &
 	load_pid=$!
 	for _ in $(seq 100); do
-		[ -s state ] && [ "$(counted total)" -gt 0 ] && return
+		[ -s state ] && [ "$(counted total)" -gt "$before" ] && return
 		sleep 0.1
 	done
 	die "the load does not start"

@@ -3,7 +3,8 @@
  * A load that knows what every sector must hold.
  *
  *	load fill FILE MIB		a base: every sector is stamped, version 0
- *	load run DEV STATE MIB SEED	until SIGTERM; the base's first MIB are stamped
+ *	load run DEV STATE MIB SEED	until SIGTERM; the base's first MIB are stamped.
+ *					A STATE that is there is gone on with
  *	load verify DEV STATE		every sector holds what was written last
  *	load verify FILE - MIB		a base that nothing was written to
  *	load count STATE [reset]	what was done so far
