@@ -35,7 +35,7 @@ serve_again()
 	fi
 }
 
-overlay $((48 + times * 6)) 24
+overlay $((48 + (times < 40 ? times : 40) * 6)) 24
 cowd -p dscow mydev a.dscow || die "cowd"
 load_start
 for n in $(seq "$times"); do
@@ -43,6 +43,7 @@ for n in $(seq "$times"); do
 	kill_cowd "${whom[RANDOM % 3]}"
 	while_dead "$n"
 	serve_again "$n"
+	[ $((n % 10)) != 0 ] || echo "ok $SECONDS s: $n kills, $io I/Os while it was dead"
 done
 load_stop
 dmsetup status mydev
