@@ -62,6 +62,8 @@ static int dmu_parse_dev(struct dmu_target *t, const char *arg)
 		t->ti->error = "cannot open a destination device";
 		return -ENODEV;
 	}
+	if (bdev_read_only(dev->dev->bdev))	/* opening it did not tell */
+		dev->readonly = true;
 	t->nr_devs++;
 	return 0;
 }
