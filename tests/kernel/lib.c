@@ -45,7 +45,7 @@ static int slow(void)
 
 int wait_limit_ms(void)
 {
-	return 15000 * slow();
+	return 30000 * slow();
 }
 
 /* The first verdict counts; '.' is good, '!' bad, '-' skipped. */
@@ -308,7 +308,7 @@ static char report(const struct test *t, unsigned int nr, int limit)
 int run_tests(const struct test *tests, size_t n, int argc, char **argv)
 {
 	unsigned int nr = 0, bad = 0, repeat = 1;
-	int limit = (test_limit_ms ?: 120000) * slow();
+	int limit = (test_limit_ms ?: 240000) * slow();
 	size_t i;
 
 	argc--;
