@@ -222,6 +222,7 @@ int main(int argc, char **argv)
 	if (argc != 2)
 		return 2;
 	dest.dev = argv[1];
+	setvbuf(stdout, NULL, _IOLBF, 0);
 	nth_fd = open("/proc/self/fail-nth", O_RDWR | O_CLOEXEC);
 	if (nth_fd < 0) {
 		printf("SKIP: no fault injection in this kernel\n");
