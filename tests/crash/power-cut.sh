@@ -1,0 +1,325 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# power-cut.sh [OPTION...]: a load on a cowd device whose overlay lies on a
+# dm-log-writes device, and then a power cut at every point of that log.
+#
+#	--storage blk	the overlay is the logged device itself
+#		  ext4	... a file of an ext4 there (xfs: the same)
+#	--load raw	stamped writes to the cowd device
+#	       file	... to a file of an ext4 on the cowd device
+#	       fio	fio on the cowd device, some jobs one after the other
+#	--seed N --ops N --threads N --block BYTES --seconds S
+#	--points N	so many points by chance; 0 is all of them
+#	--between N	cuts at each point with a part of what was volatile
+#	--long		all points, more of everything
+#	--check		the check of one cut, for replay; see check_loop()
+#
+# Without --storage and --load: a small choice of all (with --long a large one).
+#
+# At each cut: the file system below mounts, the image opens and its check is
+# clean, and every sector is the one last flushed or one written since.
+. "$(dirname "$0")/lib.sh"
+
+storage='' load='' seed=1 ops=150 threads=3 block=65536 points=40 between=1 long='' check=''
+tear=512 disk_mib=8 args=("$@")
+while [ $# -gt 0 ]; do
+	case $1 in
+	--storage) storage=$2; shift ;;
+	--load) load=$2; shift ;;
+	--seed) seed=$2; shift ;;
+	--ops) ops=$2; shift ;;
+	--threads) threads=$2; shift ;;
+	--block) block=$2; shift ;;
+	--points) points=$2; shift ;;
+	--between) between=$2; shift ;;
+	--long) long=1 ;;
+	--check) check=1 ;;
+	*) sed -n '4,22s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+	esac
+	shift
+done
+
+#------------------------------------------------------------------ one cut
+
+# Runs in $CRASH_WORK, on the file "state" that the loop device $CRASH_LOOP is.
+check_mount()
+{
+	[ "$storage" != blk ] || return 0
+	mount -t "$storage" "$CRASH_LOOP" mnt 2>err
+}
+
+check_umount() { [ "$storage" = blk ] || umount mnt; }
+
+image_at_cut() { if [ "$storage" = blk ]; then echo "$CRASH_WORK/state"; else echo "$CRASH_WORK/mnt/image"; fi; }
+
+check_tool() { dscow_tool -k "$(image_at_cut)" >out 2>&1 || [ $? = 3 ]; }
+
+cut_device()
+{
+	cowd -p dscow --allow-backing / cut "$(image_at_cut)" >out 2>&1
+}
+
+# The file system on the cowd device, mounted for real: its journal is replayed.
+check_file()
+{
+	local answer
+
+	e2fsck -fn -E journal_only /dev/mapper/cut >/dev/null 2>&1 || :
+	mount -t ext4 /dev/mapper/cut inner 2>out || return 1
+	answer=$(echo "$1 $2" | "$CHECKER" --record record --size "$CRASH_FILE_SIZE" inner/stamped 2>&1)
+	umount inner
+	[[ $answer = ok* ]] || { echo "${answer#bad }" >out; return 1; }
+	compared=${answer#ok }
+	e2fsck -fn /dev/mapper/cut >out 2>&1 || [ $? = 1 ]
+}
+
+check_fio()
+{
+	local job
+
+	compared=0
+	for ((job = 1; job <= $1; job++)); do
+		fio_job "$job" /dev/mapper/cut --verify_only >out 2>&1 || return 1
+		compared=$((compared + FIO_SECTORS))
+	done
+}
+
+by_device()
+{
+	local status=0
+
+	cut_device || return 1
+	"$@" || status=1
+	cowctl stop cut >err 2>&1 || { cat err >out; status=1; }
+	return $status
+}
+
+check_cut()
+{
+	local status=0
+
+	check_mount || { echo "does not mount: $(cat err)" >out; return 1; }
+	check_tool || status=1
+	case $status$load in
+	0file | 0fio) by_device "check_$load" "$1" "$2" || status=1 ;;
+	esac
+	check_umount || { echo "cannot be unmounted" >out; return 1; }
+	return $status
+}
+
+# Answers each line "FLOOR CEILING" of replay.
+check_loop()
+{
+	local floor ceiling
+
+	cd "$CRASH_WORK"
+	while read -r floor ceiling; do
+		compared=0
+		if check_cut "$floor" "$ceiling"; then
+			echo "ok $compared"
+		else
+			echo "bad $(tr '\n' ' ' <out)"
+		fi
+	done
+}
+
+# fio's blocks carry their place and their job's number, and a checksum.
+FIO_SECTORS=4096
+fio_job()
+{
+	local job=$1 device=$2
+	shift 2
+	fio --name="job$job" --filename="$device" --direct=1 --rw=randwrite --bs=4k \
+		--ioengine=libaio --iodepth=8 --offset="$(((job - 1) * 2))m" --size=2m \
+		--randseed="$((seed * 100 + job))" --verify=crc32c --verify_pattern="%o" \
+		--verify_fatal=1 --do_verify="$([ $# -gt 0 ] && echo 1 || echo 0)" \
+		"$(if [ $((job % 2)) = 0 ]; then echo --sync=dsync; else echo --fsync=32; fi)" \
+		--end_fsync=1 --output-format=terse "$@"
+}
+
+if [ "$check" ]; then
+	check_loop
+	exit
+fi
+
+#----------------------------------------------------------------- the load
+
+prepare()
+{
+	need_module dm-log-writes
+	need_module "$([ "$storage" = blk ] && echo dm-mod || echo "$storage")"
+	modprobe brd rd_nr=2 rd_size=$((384 * 1024)) || skip "no brd"
+	begin
+	mkdir "$work/mnt" "$work/inner"
+	cd "$work"
+	"$WRITER" --prefill --size $((disk_mib << 20)) "$store/base"
+}
+
+# $image; the initial contents of the logged device are in initial.
+make_blk()
+{
+	dscow_tool -c "$work/new" "$store/base" >/dev/null
+	size=$(stat -c %s new)
+	cat new >/dev/ram0
+	cp --sparse=always new initial
+	sync
+	dm_create logged 0 $((size / 512)) log-writes /dev/ram0 /dev/ram1
+	image=/dev/mapper/logged
+}
+
+make_fs()
+{
+	size=$((storage_mib << 20))
+	: >initial
+	dm_create logged 0 $((size / 512)) log-writes /dev/ram0 /dev/ram1
+	if [ "$storage" = xfs ]; then
+		mkfs.xfs -q -K -m reflink=0 /dev/mapper/logged
+	else
+		mkfs.ext4 -q -E nodiscard,lazy_itable_init=0,lazy_journal_init=0 /dev/mapper/logged
+	fi
+	mkdir "$store/mnt"
+	mount -t "$storage" /dev/mapper/logged "$store/mnt"
+	dscow_tool -c "$store/mnt/image" "$store/base" >/dev/null
+	sync -f "$store/mnt"
+	image=$store/mnt/image
+}
+
+load_raw()
+{
+	"$WRITER" --record record --mark logged --seed "$seed" --threads "$threads" --ops "$ops" \
+		--block "$block" --flush 12 --durable 8 --zero "$zero" /dev/mapper/load
+}
+
+# Small files come and go beside it, so that the journal has work.
+churn()
+{
+	local n=0
+
+	while [ -e churning ]; do
+		n=$((n + 1))
+		echo "$n" >"inner/small$((n % 20))"
+		[ $((n % 3)) != 0 ] || rm -f "inner/small$((n % 7))"
+		[ $((n % 5)) != 0 ] || sync -d "inner/small$((n % 20))" 2>/dev/null || :
+	done
+}
+
+load_file()
+{
+	mkfs.ext4 -q /dev/mapper/load
+	mount /dev/mapper/load inner
+	"$WRITER" --prefill --size "$file_size" inner/stamped
+	sync -f inner
+	touch churning
+	churn &
+	"$WRITER" --record record --mark logged --seed "$seed" --threads "$threads" --ops "$ops" \
+		--block "$block" --flush 12 --durable 8 --zero 0 inner/stamped
+	rm churning
+	wait
+	umount inner
+}
+
+load_fio()
+{
+	local job
+
+	dmsetup message logged 0 mark m0
+	for ((job = 1; job <= 6; job++)); do
+		fio_job "$job" /dev/mapper/load >fio.out 2>&1 || { cat fio.out; die "fio job $job"; }
+		dmsetup message logged 0 mark "m$job"
+	done
+}
+
+run_load()
+{
+	cowd -p dscow --allow-backing / load "$image"
+	"load_$load"
+	cowctl stop load
+	[ "$storage" = blk ] || umount "$store/mnt"
+	dmsetup remove --retry logged
+}
+
+#--------------------------------------------------------------- the replay
+
+# What replay asks: the checker itself where it can do it all.
+check_command()
+{
+	local mount=()
+
+	if [ "$load" != raw ]; then
+		echo "'$DMU_TOP/tests/crash/power-cut.sh' --check --storage $storage --load $load --seed $seed"
+		return
+	fi
+	[ "$storage" = blk ] || mount=(--mount "$storage" --device "$loop")
+	echo "exec '$CHECKER' --record record --image dscow ${mount[*]} $(image_at_cut)"
+}
+
+# The last state that was checked, by the program that a person would use.
+last_state()
+{
+	[ "$storage" = blk ] || mount -t "$storage" "$loop" mnt
+	check_image "$(image_at_cut)"
+	[ "$storage" = blk ] || umount mnt
+}
+
+run_replay()
+{
+	local pure=() loop=''
+
+	export CRASH_WORK=$work CRASH_FILE_SIZE=$file_size
+	# Each mount and each cowd waits for grace periods, which are long here.
+	echo 1 >/sys/kernel/rcu_expedited
+	if [ "$storage" = blk ] && [ "$load" = raw ]; then
+		pure=(--pure)
+	fi
+	truncate -s "$size" state
+	if [ "$storage" != blk ]; then
+		loop=$(losetup -f --show state)
+	fi
+	export CRASH_LOOP=$loop
+	"$REPLAY" --log /dev/ram1 --state state --initial initial --size "$size" --seed "$seed" \
+		--points "$points" --between "$between" --tear "$tear" "${pure[@]}" \
+		"$(check_command)" || failed=1
+	last_state
+	[ -z "$loop" ] || losetup -d "$loop"
+}
+
+one()
+{
+	local failed=0 zero=20 storage_mib=40 file_size=$((4 << 20)) size image
+
+	[ "$storage" != xfs ] || storage_mib=320
+	# The log of a file system tears in its own units.
+	[ "$storage" = blk ] || tear=4096
+	# dm-log-writes does not know what a discard leaves.
+	prepare
+	"make_$([ "$storage" = blk ] && echo blk || echo fs)"
+	run_load
+	say "storage $storage, load $load, seed $seed, block $block: $SECONDS s"
+	run_replay
+	say "replayed: $SECONDS s"
+	[ $failed = 0 ] || die "a cut lost something: $me.sh --storage $storage --load $load --seed $seed"
+}
+
+if [ "$storage" ] && [ "$load" ]; then
+	one
+	exit
+fi
+[ ${#args[@]} = 0 ] || [ "$long" ] || die "--storage and --load go together"
+
+again() { "$0" --seed "$seed" "$@" || exit $?; }
+
+if [ -z "$long" ]; then
+	again --storage blk --load raw --points 0 --ops 120
+	again --storage ext4 --load raw --points 10
+	exit
+fi
+for ((seed = 1; seed <= 5; seed++)); do
+	again --storage blk --load raw --points 0 --between 4 --ops 600
+	again --storage ext4 --load raw --points 0 --ops 300
+done
+again --storage xfs --load raw --points 200
+again --storage blk --load file --points 100
+again --storage ext4 --load file --points 60
+again --storage blk --load fio --points 60
+again --storage ext4 --load fio --points 40
