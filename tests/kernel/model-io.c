@@ -213,6 +213,11 @@ static void do_write(struct worker *w)
 		return;
 	begin_versions(w, w->op == IO_ZERO || w->op == IO_DISCARD);
 	err = submit(w);
+	if (err == EOPNOTSUPP && w->op == IO_ZERO) {	/* dm-delay below */
+		w->op = IO_WRITE;
+		memset(w->buf, 0, w->count * SECTOR);
+		err = submit(w);
+	}
 	if (err)
 		failed(w, err);
 	else if (w->op != IO_DISCARD)	/* which may do nothing */

@@ -14,8 +14,28 @@ struct disk *disk;
 struct dev *places[NR_PLACES], *base_dev;
 static struct rng rng;
 
+/* Some devices are slow, so that what is under way can be met. */
+static const char *slowed(struct dev *dev, const char *name, unsigned int ms)
+{
+	char params[100], *path = malloc(40);
+	int err;
+
+	check(path, "no memory");
+	if (!ms)
+		return dev->path;
+	sh("modprobe -q dm-delay");
+	err = dm_create(name, NULL);
+	check(!err, "%s: %s", name, strerror(err));
+	snprintf(params, sizeof(params), "%s 0 %u", dev->path, ms);
+	err = dm_load(name, dev->sectors, "delay", params, false) ?:
+	      dm_resume(name);
+	check(!err, "dm-delay: %s", strerror(err));
+	return dm_path(name, path, 40);
+}
+
 static void set_up(void)
 {
+	static const char *const names[] = { "dmut-slow0", "dmut-slow1" };
 	struct disk want = { .sectors = opt.sectors, .bs = opt.bs };
 	uint64_t blocks = (opt.sectors + opt.bs - 1) / opt.bs, s;
 	int i;
@@ -24,13 +44,16 @@ static void set_up(void)
 		places[i] = dev_new(PLACE_SHIFT +
 				    (blocks + blocks / 2 + 80) * opt.bs + 1);
 		dev_fill(places[i], 99);	/* what nobody may ever see */
-		want.devs[i] = places[i]->path;
+		want.devs[i] = slowed(places[i], names[i],
+				      opt.seed % 4 == 1 + (unsigned int)i ?
+				      1 + rng_below(&rng, 12) : 0);
 	}
 	base_dev = dev_new(BASE_SHIFT + blocks * opt.bs);
 	for (s = 0; s < opt.sectors; s++)
 		base_sector((uint64_t *)(base_dev->data +
 					 (BASE_SHIFT + s) * SECTOR), s, false);
-	want.devs[BASE_DEV] = base_dev->path;
+	want.devs[BASE_DEV] = slowed(base_dev, "dmut-slow2", opt.seed % 4 == 3 ?
+				     1 + rng_below(&rng, 12) : 0);
 	disk = disk_new(&want);
 	daemon_init();
 	contents_init();
