@@ -332,3 +332,22 @@ int cow_punch(struct cow_image *img, uint32_t file, uint64_t offset,
 	ret = cow_file_zero(f, offset, len);
 	return ret ? io_error(img, f, ret, "zeroed", offset) : 0;
 }
+
+int cow_reserve(struct cow_image *img, uint32_t file, uint64_t offset,
+		uint64_t len)
+{
+	struct cow_file *f = image_file(img, file);
+
+	if (!f || !f->writable)
+		return -EINVAL;
+	while (fallocate(f->fd, FALLOC_FL_KEEP_SIZE, (off_t)offset,
+			 (off_t)len) < 0) {
+		if (errno == ENOSPC || errno == EDQUOT)
+			return -ENOSPC;
+		if (errno == EOPNOTSUPP || errno == ENODEV || errno == EINVAL)
+			return 0;
+		if (errno != EINTR)
+			return io_error(img, f, -errno, "reserved", offset);
+	}
+	return 0;
+}

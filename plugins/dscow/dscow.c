@@ -68,6 +68,22 @@ static int check_usable(struct dscow *d, uint32_t flags, uint64_t file_size)
 	return 0;
 }
 
+/*
+ * A commit writes the bitmap, and must be possible when the file system is
+ * full: overwritten blocks could not be flushed else.
+ */
+static int reserve_bitmap(struct dscow *d)
+{
+	int ret = cow_reserve(d->img, 0, d->h.bitmap_offset,
+			      num_round_up(d->h.bitmap_count * 4ull,
+					   DSCOW_BITMAP_ALIGN));
+
+	if (ret != -ENOSPC)
+		return ret;
+	cow_warn(d->img, "there is no space for its bitmap: flushes may fail");
+	return 0;
+}
+
 static int open_image(struct dscow *d, uint32_t flags)
 {
 	struct cow_file_stat st;
@@ -84,6 +100,8 @@ static int open_image(struct dscow *d, uint32_t flags)
 		ret = cow_image_tables(d->img, DSCOW_TABLE_BYTES,
 				       num_div_up(d->h.nr_blocks,
 						  DSCOW_TABLE_BLOCKS));
+	if (!ret && d->writable)
+		ret = reserve_bitmap(d);
 	return ret;
 }
 

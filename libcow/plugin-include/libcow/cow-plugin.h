@@ -360,6 +360,13 @@ int cow_sync(struct cow_image *img, uint32_t file);
 /* Give the space of a range back; it reads as zeroes after.  Blocking. */
 int cow_punch(struct cow_image *img, uint32_t file, uint64_t offset,
 	      uint64_t len);
+/*
+ * Have space for a range inside of the file, so that writing there does not
+ * fail for want of it; contents stay.  Where the file system cannot do that
+ * nothing is done.  -ENOSPC is not reported: the caller knows what it means.
+ */
+int cow_reserve(struct cow_image *img, uint32_t file, uint64_t offset,
+		uint64_t len);
 
 /* --- Tables ------------------------------------------------------------ */
 
