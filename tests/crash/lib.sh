@@ -6,6 +6,7 @@ set -euo pipefail
 
 me=${0##*/}
 me=${me%.sh}
+work='' store=''
 
 say() { echo "$me: $*"; }
 

@@ -19,6 +19,7 @@
 #
 # At each cut: the file system below mounts, the image opens and its check is
 # clean, and every sector is the one last flushed or one written since.
+# shellcheck source=tests/crash/lib.sh
 . "$(dirname "$0")/lib.sh"
 
 storage='' load='' seed=1 ops=150 threads=3 block=65536 points=40 between=1 long='' check=''

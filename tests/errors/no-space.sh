@@ -1,0 +1,137 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# no-space.sh [--long] [--seed N] [--fs TYPE]: the file system under the overlay is full.
+# First writes that need space fail, all else goes on, and when room is made the device
+# goes on without a restart.
+# shellcheck source=tests/crash/lib.sh
+. "$(dirname "$0")/../crash/lib.sh"
+
+seed=1 ops=100 rounds=1 fs=ext4
+while [ $# -gt 0 ]; do
+	case $1 in
+	--long) ops=800 rounds=10 ;;
+	--seed) seed=$2; shift ;;
+	--fs) fs=$2; shift ;;
+	*) sed -n '4,7s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+	esac
+	shift
+done
+
+store_mib=64
+disk_mib=128
+[ "$fs" = ext4 ] || store_mib=384 disk_mib=512
+
+setup()
+{
+	need_module "$fs"
+	modprobe brd rd_nr=1 rd_size=$((store_mib * 1024)) || skip "no brd"
+	begin
+	mkdir "$store/mnt"
+	cd "$work"
+	"mkfs.$fs" -q /dev/ram0
+	mount /dev/ram0 "$store/mnt"
+	"$WRITER" --prefill --size $((disk_mib << 20)) "$store/base"
+	dscow_tool -c "$store/mnt/image" "$store/base" >/dev/null
+	# What will be given back later.
+	fallocate -l 16M "$store/mnt/filler"
+	cowd -p dscow --allow-backing "$store" x "$store/mnt/image"
+	dev=/dev/mapper/x
+}
+
+# The error of one write: NOSPC, EIO, or nothing.
+error_of()
+{
+	dd if=/dev/zero of="$dev" oflag=direct status=none "$@" 2>&1 |
+		grep -o 'No space left on device\|Input/output error' | head -1 || :
+}
+
+# Nothing was committed yet: the place of the metadata has to be there even so.
+test_first_commit()
+{
+	# All but one block, and then that as well: the block is root's, the bitmap is not.
+	dd if=/dev/zero of="$store/mnt/all" bs=64k status=none oflag=direct 2>/dev/null || :
+	dd if=/dev/zero of="$store/mnt/rest" bs=4k status=none oflag=direct 2>/dev/null || :
+	truncate -s -64k "$store/mnt/all"
+	say "$(df --output=avail -k "$store/mnt" | tail -1) KiB are left before the first commit"
+	[ -z "$(error_of bs=64k count=1 seek=$((disk_mib * 16 - 2)))" ] || say "not even a block is left"
+	sync "$dev" || die "the first flush fails when the file system is full"
+	rm -f "$store/mnt/all" "$store/mnt/rest"
+	sync -f "$store/mnt"
+	# As it was.
+	dd if="$store/base" of="$dev" bs=64k count=1 skip=$((disk_mib * 16 - 2)) \
+		seek=$((disk_mib * 16 - 2)) oflag=direct conv=fsync status=none
+}
+
+# Whole blocks until there is no room.
+fill()
+{
+	local block=0
+
+	full=
+	while [ -z "$full" ]; do
+		# What stands there already, so that the base's stamps stay true.
+		dd if="$store/base" bs=1M skip=$block count=1 status=none |
+			dd of="$dev" bs=1M seek=$block count=1 iflag=fullblock oflag=direct \
+				status=none 2>err || full=$(grep -o 'No space.*\|Input/output.*' err)
+		block=$((block + 1))
+		[ $block -lt $disk_mib ] || die "128 MiB went into a file system of $store_mib"
+	done
+	filled=$((block - 1))
+}
+
+test_full()
+{
+	local partial
+
+	fill
+	say "full after $filled MiB: a whole block fails with: $full"
+	partial=$(error_of bs=4k count=1 seek=$((disk_mib * 256 - 16)))
+	say "a part of a block fails with: ${partial:-nothing}"
+	[ "$partial" ] || die "a write that needs space was taken"
+	# Reads of all, writes to what is there, and flushes.
+	cmp "$dev" "$store/base" || die "it reads differently when full"
+	sync "$dev" || die "a flush fails when the file system is full"
+	"$WRITER" --record record --seed "$seed" --size $(((filled - 1) << 20)) --threads 2 \
+		--ops "$ops" "$dev" || die "writes to blocks that have their space fail"
+	live record "$dev" "overwritten when full"
+}
+
+# Now all of the disk is written to, and much of it fails.
+test_beyond()
+{
+	"$WRITER" --record record2 --seed "$seed" --errors --flush 5 --threads 3 --ops "$ops" \
+		"$dev" >out || die "$(cat out)"
+	cat out
+	grep -q '([1-9][0-9]* failed), [0-9]* flushes' out || die "no write failed"
+	grep -q 'flushes (0 failed)' out || die "a flush failed"
+}
+
+test_room()
+{
+	rm "$store/mnt/filler"
+	sync -f "$store/mnt"
+	[ -z "$(error_of bs=64k count=1 seek=$((disk_mib * 16 - 1)))" ] ||
+		die "a first write fails though there is room"
+	sync "$dev" || die "a flush fails after room was made"
+	cowctl status x
+}
+
+one()
+{
+	test_first_commit
+	test_full
+	test_beyond
+	test_room
+	cowctl stop x
+	check_image "$store/mnt/image"
+}
+
+for ((round = 0; round < rounds; round++, seed++)); do
+	setup
+	one
+	umount "$store/mnt"
+	rmmod brd
+	cd /
+	rm -rf "$work" "$store"
+done
