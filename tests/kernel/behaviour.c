@@ -904,6 +904,7 @@ static void metadata_flag(void)
 {
 	struct dmu_reply r;
 	struct io *io;
+	uint64_t id;
 
 	setup();
 	all_linear(0, 0, DMU_RE_WRITABLE | DMU_RE_METADATA);
@@ -920,9 +921,9 @@ static void metadata_flag(void)
 				 DMU_RE_WRITABLE | DMU_RE_METADATA));
 	re_send(c, r);
 	io = io_start(d, IO_FLUSH, 0, 0, 0);
-	io_pending(io);
+	id = ev_flush(c);
 	re_send(c, r);
-	commit_ok();
+	re_send(c, re_flushed(id, 0));
 	io_ok(io);
 	check_eq(disk_status(d, "metadata_dirty"), 1);
 	io = io_start(d, IO_FLUSH, 0, 0, 0);
