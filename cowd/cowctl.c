@@ -285,7 +285,8 @@ static void print_status(struct json_object *status)
 	static const char *const io[] = { "hits_read", "hits_write", "faults",
 		"events", "waiting", NULL };
 	static const char *const cow[] = { "copies", "copy_errors", "overwrites",
-		"uncommitted", "commits", "discards", NULL };
+		"uncommitted", "commits", "commit_errors", "discards",
+		NULL };
 	static const char *const map[] = { "extents", "map_bytes", "map_budget",
 		"evictions", NULL };
 	static const char *const daemon[] = { "map", "copied", "flush",

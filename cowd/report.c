@@ -90,6 +90,7 @@ static struct json_object *kernel_json(const char *name)
 	add_number(o, "copy_errors", st.copy_errors);
 	add_number(o, "overwrites", st.overwrites);
 	add_number(o, "commits", st.commits);
+	add_number(o, "commit_errors", st.commit_errors);
 	add_number(o, "flushes", st.flushes);
 	add_number(o, "discards", st.discards);
 	add_number(o, "extents", st.extents);

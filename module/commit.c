@@ -191,6 +191,8 @@ void dmu_round_work(struct work_struct *work)
 		dmu_cow_freeze(d);
 		if (d->round.flush)
 			status = errno_to_blk_status(dmu_flush_devices(d));
+		if (status)
+			dmu_count(d, DMU_COMMIT_ERRORS);
 		spin_lock_irq(&d->lock);
 		dmu_round_next(d, &status, &bios);
 		spin_unlock_irq(&d->lock);
@@ -461,6 +463,7 @@ int dmu_round_flushed(struct dmu_disk *d, u64 id, int error)
 		mutex_unlock(&d->map_mutex);
 		dmu_count(d, DMU_COMMITS);
 	} else {
+		dmu_count(d, DMU_COMMIT_ERRORS);
 		DMERR_LIMIT("%s: the daemon could not commit: %d", d->key, error);
 	}
 

@@ -43,6 +43,7 @@ static void dmu_disk_init_fields(struct dmu_disk *d)
 	INIT_LIST_HEAD(&d->asked);
 	INIT_LIST_HEAD(&d->stalled);
 	INIT_LIST_HEAD(&d->pending_invals);
+	INIT_LIST_HEAD(&d->failed_copies);
 	bio_list_init(&d->deferred);
 	INIT_LIST_HEAD(&d->dirty);
 	bio_list_init(&d->flushes);
@@ -50,6 +51,7 @@ static void dmu_disk_init_fields(struct dmu_disk *d)
 	bio_list_init(&d->round.flushes);
 	INIT_LIST_HEAD(&d->round.invals);
 	INIT_WORK(&d->deferred_work, dmu_deferred_work);
+	INIT_WORK(&d->copy_work, dmu_copy_work);
 	INIT_WORK(&d->round_work, dmu_round_work);
 	INIT_DELAYED_WORK(&d->policy_work, dmu_policy_work);
 	d->map_budget = (u64)DMU_DEFAULT_MAP_KIB << 10;
@@ -125,6 +127,7 @@ static void dmu_disk_free(struct kref *ref)
 	WARN_ON(d->nr_waiting);
 	WARN_ON(!RB_EMPTY_ROOT(&d->cells));
 	WARN_ON(!bio_list_empty(&d->deferred));
+	WARN_ON(!list_empty(&d->failed_copies));
 	WARN_ON(!bio_list_empty(&d->flushes));
 	WARN_ON(!bio_list_empty(&d->round.flushes));
 

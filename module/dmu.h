@@ -48,6 +48,7 @@ enum dmu_stat {
 	DMU_COPY_ERRORS,
 	DMU_OVERWRITES,
 	DMU_COMMITS,
+	DMU_COMMIT_ERRORS,
 	DMU_FLUSHES,
 	DMU_DISCARDS,
 	DMU_EVICTIONS,
@@ -140,7 +141,7 @@ struct dmu_cell {
 	bool write;			/* ASK: for writing */
 	bool overwrite;			/* ASK: one write covers the block */
 	u64 id;				/* ASK, REQUEST: of the event, 0 unread */
-	struct list_head list;		/* lock: disk->asks or ->asked */
+	struct list_head list;		/* lock: ->asks, ->asked, ->failed_copies */
 	struct bio_list waiters;	/* lock: the leader too, but for CLAIM */
 };
 
@@ -245,6 +246,7 @@ struct dmu_disk {
 	struct list_head stalled;	/* asked when an INVALIDATE is through */
 	struct list_head pending_invals;
 	struct bio_list deferred;	/* for the worker to run again */
+	struct list_head failed_copies;	/* cells, for the worker to end */
 	unsigned long nr_waiting;	/* held bios */
 	enum dmu_mode mode;
 	enum dmu_policy policy;
@@ -271,6 +273,7 @@ struct dmu_disk {
 
 	struct workqueue_struct *wq;
 	struct work_struct deferred_work;
+	struct work_struct copy_work;
 	struct work_struct round_work;
 	struct delayed_work policy_work;
 	struct dm_kcopyd_client *kcopyd;
@@ -416,6 +419,7 @@ void dmu_hold(struct dmu_disk *d, struct dmu_cell *cell, struct bio *bio);
 
 /* copy.c */
 void dmu_copy_start(struct dmu_io *io);
+void dmu_copy_work(struct work_struct *work);
 
 /* commit.c */
 void dmu_round_work(struct work_struct *work);

@@ -415,6 +415,7 @@ static const struct {
 	{ "copy_errors", DMU_COPY_ERRORS },
 	{ "overwrites", DMU_OVERWRITES },
 	{ "commits", DMU_COMMITS },
+	{ "commit_errors", DMU_COMMIT_ERRORS },
 	{ "flushes", DMU_FLUSHES },
 	{ "discards", DMU_DISCARDS },
 	{ "evictions", DMU_EVICTIONS },

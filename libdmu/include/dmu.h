@@ -84,6 +84,7 @@ struct dmu_status {
 	uint64_t copy_errors;
 	uint64_t overwrites;	/* copies saved, a write covered the block */
 	uint64_t commits;
+	uint64_t commit_errors;	/* by a device's flush or by the daemon */
 	uint64_t flushes;	/* that needed no commit */
 	uint64_t discards;	/* and write-zeroes */
 	uint64_t extents;	/* remembered */

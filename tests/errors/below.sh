@@ -117,6 +117,12 @@ both()
 	wait $! || die "$what: the load beside it failed"
 }
 
+# What the record of a half says, if anything was written there in this test.
+half_holds()
+{
+	[ ! -s "$1.record" ] || live "$1.record" "$2" "$what: $1 half$3"
+}
+
 settled()
 {
 	good_dst
@@ -124,8 +130,8 @@ settled()
 	sync /dev/mapper/x || die "$what: a flush fails after the fault went away"
 	[[ $(last_commit) = *'"ok"'* ]] || die "$what: $(last_commit) after the fault went away"
 	[ "$(counter uncommitted)" = 0 ] || die "$what: blocks stay uncommitted"
-	live good.record /dev/mapper/good "$what: good half"
-	live bad.record /dev/mapper/bad "$what: bad half"
+	half_holds good /dev/mapper/good ""
+	half_holds bad /dev/mapper/bad ""
 }
 
 # What it says at the end must be in the image as well.
@@ -138,7 +144,7 @@ image_holds()
 	cowd -p dscow --allow-backing /dev -r y /dev/mapper/dst
 	for half in good bad; do
 		dm_create "y$half" 0 $HALF linear /dev/mapper/y "$at"
-		live "$half.record" "/dev/mapper/y$half" "$what: $half half after a restart"
+		half_holds "$half" "/dev/mapper/y$half" " after a restart"
 		dmsetup remove --retry "y$half"
 		at=$HALF
 	done
@@ -207,6 +213,7 @@ test_metadata()
 		die "$what: a flush was reported as done: $(cat good.out)"
 	[[ $(last_commit) != *'"ok"'* ]] || die "$what: cowctl status says that all is well"
 	[ "$(counter uncommitted)" != 0 ] || die "$what: the status tells of nothing uncommitted"
+	[ "$(counter commit_errors)" != 0 ] || die "$what: the status counts no failed commit"
 	dmesg | grep -q 'could not commit' || die "$what: nothing in the kernel's log"
 	say "$what: $(cat good.out), $(last_commit)"
 	live good.record /dev/mapper/good "$what: during the fault"

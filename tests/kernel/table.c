@@ -391,7 +391,8 @@ static void status_line(void)
 {
 	static const char *const names[] = {
 		"hits_read", "hits_write", "faults", "events", "copies",
-		"copy_errors", "overwrites", "commits", "flushes", "discards",
+		"copy_errors", "overwrites", "commits", "commit_errors",
+		"flushes", "discards",
 		"extents", "map_bytes", "map_budget", "evictions", "waiting",
 		"uncommitted", "metadata_dirty", "failed",
 	};
