@@ -280,6 +280,7 @@ int cow_chain_file(const struct cow_chain *c, uint32_t file,
 	info->writable = f->writable && !f->scratch;
 	info->block_device = f->block_device;
 	info->scratch = f->scratch;
+	info->level = f->level;
 	return 0;
 }
 

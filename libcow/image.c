@@ -112,6 +112,7 @@ int cow_image_add_file(struct cow_image *img, struct cow_file *file)
 	if (!more)
 		return -ENOMEM;
 	img->files = more;
+	file->level = img->level;
 	if (img->chain) {
 		ret = cow_chain_add_file(img->chain, file);
 		if (ret)

@@ -61,6 +61,7 @@ struct cow_file {
 	uint64_t size;		/* bytes */
 	uint64_t dev, ino;
 	uint32_t index;		/* in the chain */
+	uint32_t level;		/* of its image */
 	bool writable;
 	bool block_device;
 	bool scratch;

@@ -110,8 +110,8 @@ static void map_done(struct cow_request *req, int status)
 		r->file = mc->chain->files[a->file];
 	if (a->src_file != COW_NO_FILE)
 		r->src = mc->chain->files[a->src_file];
-	r->held = req->priv.top.kind == COW_KIND_LINEAR ||
-		  req->priv.top.kind == COW_KIND_READ;
+	r->held = req->priv.top.kind != COW_KIND_BACKING &&
+		  req->priv.top.kind != COW_KIND_COW;
 	if (r->kind == COW_KIND_COW)
 		cut_at_bits(req, r);
 }
@@ -327,20 +327,37 @@ int cow_pwrite(struct cow_chain *c, const void *buf, size_t len,
 	return ret;
 }
 
-int cow_status(struct cow_chain *c, uint64_t offset, bool *held,
-	       uint64_t *len)
+/* Where the bytes of a run stand that is read, if anywhere. */
+static const struct cow_file *run_place(const struct run *r, uint64_t *offset)
 {
-	uint64_t first = offset / c->block_size;
+	*offset = r->kind == COW_KIND_COW ? r->src_offset : r->offset;
+	if (r->kind == COW_KIND_ZERO)
+		return NULL;
+	return r->kind == COW_KIND_COW ? r->src : r->file;
+}
+
+int cow_where(struct cow_chain *c, uint64_t offset, uint64_t len,
+	      struct cow_where *where)
+{
+	struct span s = { .offset = offset, .len = len };
+	const struct cow_file *file;
+	uint64_t place;
 	struct run r;
 	int ret;
 
-	if (offset >= c->size)
+	if (!num_run_in(offset, len, c->size))
 		return -EINVAL;
-	ret = map_run(c, first, c->nr_blocks - first, 0, &r);
+	ret = map_span(c, &s, COW_REQ_LOOK, &r);
 	if (ret)
 		return ret;
-	*held = r.held;
-	*len = num_min((first + r.count) * c->block_size, c->size) - offset;
+	file = run_place(&r, &place);
+	*where = (struct cow_where){
+		.len = s.len,
+		.held = r.held,
+		.zero = !file,
+		.file = file ? file->index : COW_NO_FILE,
+		.offset = file ? place + in_run(c, &r, offset) : 0,
+	};
 	return 0;
 }
 

@@ -288,10 +288,10 @@ static int find_source(struct cow_chain *chain, struct cow_request *req,
 	ret = all_zero(chain, top, block, &zero);
 	if (ret || zero)
 		return ret;
-	ret = cow_scratch_make(chain, req);
 	s->file = chain->scratch.file;
 	s->offset = block * chain->block_size;
-	return ret;
+	return req->flags & COW_REQ_LOOK && s->file ?
+		0 : cow_scratch_make(chain, req);
 }
 
 /* The answer gets no larger than the source, nor than the top mapping. */

@@ -94,24 +94,24 @@ static int copy_all(struct cow_chain *from, struct cow_chain *to,
 	uint8_t *buf = malloc(COPY_BYTES);
 	struct cow_chain_info info;
 	struct progress progress;
-	uint64_t at = 0, len;
-	bool held;
+	struct cow_where w;
+	uint64_t at = 0;
 	int ret = buf ? 0 : -ENOMEM;
 
 	*written = 0;
 	cow_chain_info(from, &info);
 	progress_start(&progress, info.size);
 	while (!ret && at < info.size) {
-		ret = cow_status(from, at, &held, &len);
+		ret = cow_where(from, at, info.size - at, &w);
 		if (ret)
 			break;
 		/* In pieces, for the bar. */
-		if (held) {
-			len = num_min(len, 16 * COPY_BYTES);
-			ret = copy_run(from, to, at, len, buf);
-			*written += len;
+		if (w.held) {
+			w.len = num_min(w.len, 16 * COPY_BYTES);
+			ret = copy_run(from, to, at, w.len, buf);
+			*written += w.len;
 		}
-		at += len;
+		at += w.len;
 		progress_at(&progress, at, *written);
 	}
 	/* Durable before the overlay is emptied. */

@@ -173,14 +173,13 @@ static bool is_copied(uint64_t block)
 
 static void check_block(struct cow_chain *c, uint64_t block)
 {
-	uint64_t len;
-	bool held;
+	struct cow_where w;
 
-	must(cow_status(c, block * BLOCK, &held, &len), "status");
-	if (held == is_copied(block))
+	must(cow_where(c, block * BLOCK, BLOCK, &w), "where");
+	if (w.held == is_copied(block))
 		return;
 	fprintf(stderr, "test-large: block %llu is %s\n",
-		(unsigned long long)block, held ? "held" : "lost");
+		(unsigned long long)block, w.held ? "held" : "lost");
 	failures++;
 }
 

@@ -149,6 +149,7 @@ struct cow_file_info {
 	bool writable;		/* mappings may be written */
 	bool block_device;
 	bool scratch;		/* materialised blocks: read-only for mappings */
+	uint32_t level;		/* of the image it belongs to; not of scratch */
 };
 
 int cow_chain_file(const struct cow_chain *chain, uint32_t file,
@@ -178,6 +179,11 @@ enum cow_op {
  * the kernel promises at FLUSH.  Without it the files are synced first.
  */
 #define COW_REQ_DATA_DURABLE	(1u << 8)
+/*
+ * MAP of a read: only to know where.  A block that would have to be put into
+ * the scratch file is answered by its place there, but is not made.
+ */
+#define COW_REQ_LOOK		(1u << 9)
 
 /* Kernel-ready: what a caller gets for COW_OP_MAP. */
 struct cow_answer {
@@ -284,13 +290,22 @@ int cow_flush(struct cow_chain *chain);
 /* Whole blocks inside the range only; the rest keeps its contents. */
 int cow_pdiscard(struct cow_chain *chain, uint64_t offset, uint64_t len);
 int cow_pwrite_zeroes(struct cow_chain *chain, uint64_t offset, uint64_t len);
+/* What the disk reads as from an offset on, and where that stands. */
+struct cow_where {
+	uint64_t len;		/* bytes from the offset that are alike */
+	bool held;		/* by the top image; else what is below shows */
+	bool zero;		/* reads as zeroes, and stands nowhere */
+	uint32_t file;		/* !zero: the chain's file that holds it */
+	uint64_t offset;	/* !zero: there, of the first byte */
+};
+
 /*
- * Does the top image itself hold the data at offset, or does what is below
- * show?  *len is the length of the run of blocks from the one of offset, to
- * which the same answer applies, in bytes from offset.
+ * Fills *where for the first bytes of the range.  Reads metadata only: what
+ * stands nowhere as it is (compressed) is said to be in the scratch file, but
+ * it is not put there.
  */
-int cow_status(struct cow_chain *chain, uint64_t offset, bool *held,
-	       uint64_t *len);
+int cow_where(struct cow_chain *chain, uint64_t offset, uint64_t len,
+	      struct cow_where *where);
 /* Submit one request and wait for it; its status. */
 int cow_call(struct cow_chain *chain, struct cow_request *req);
 
