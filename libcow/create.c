@@ -5,6 +5,7 @@
  * It is made in a file without a name, which appears under its name when it
  * is complete and durable.  So nothing is left behind by a failure, nor by a
  * crash.  Where the file system has no such files, a temporary name is used.
+ * A block device has its name already, and is written in place.
  */
 #include "internal.h"
 
@@ -25,6 +26,7 @@ struct creation {
 	const struct cow_log *log;
 	char *dir;		/* of the image */
 	char *temp;		/* a name that exists until it is renamed */
+	bool in_place;		/* a block device */
 	struct cow_image img;
 	struct cow_chain *backing;
 	char *backing_path;	/* as recorded */
@@ -54,22 +56,34 @@ static int check_unused(const struct creation *c)
 	return ret ? report(c, ret, "cannot be locked") : 0;
 }
 
-static int check_target(const struct creation *c)
+/* Not by a link: it is the name that gets the new file. */
+static bool is_file(const char *path)
+{
+	struct stat st;
+
+	return lstat(path, &st) == 0 && S_ISREG(st.st_mode);
+}
+
+static int check_target(struct creation *c)
 {
 	struct stat st;
 
 	if (lstat(c->p->path, &st) < 0)
 		return errno == ENOENT ? 0 :
 			report(c, -errno, "cannot be created");
-	if (!S_ISREG(st.st_mode))
+	if (S_ISLNK(st.st_mode) && stat(c->p->path, &st) < 0)
+		return report(c, -errno, "cannot be created");
+	c->in_place = S_ISBLK(st.st_mode);
+	if (!c->in_place && !is_file(c->p->path))
 		return cow_log_error(c->log, -EEXIST,
 			"%s: exists and is no regular file; it is not replaced",
 			c->p->path);
 	if (!c->p->force)
-		return cow_log_error(c->log, -EEXIST,
+		return cow_log_error(c->log, -EEXIST, c->in_place ?
+			"%s: is a block device, and what it holds will be lost; use --force to overwrite it" :
 			"%s: exists already; use --force to replace it",
 			c->p->path);
-	return check_unused(c);
+	return c->in_place ? 0 : check_unused(c);
 }
 
 /* The image must not replace a file that it is made from. */
@@ -180,15 +194,36 @@ static int open_temp(struct creation *c, int *fd)
 	return report(c, -errno, "cannot be created");
 }
 
+/* Plugins count on a file of zeroes. */
+static int open_device(struct creation *c, struct cow_file **f)
+{
+	int ret = cow_file_open(NULL, c->log, c->p->path, true, f);
+
+	if (ret)
+		return ret;
+	ret = cow_file_zero(*f, 0, (*f)->size);
+	if (!ret)
+		return 0;
+	cow_file_close(*f);
+	return report(c, ret, "cannot be overwritten with zeroes");
+}
+
+static int open_new(struct creation *c, struct cow_file **f)
+{
+	int fd, ret;
+
+	if (c->in_place)
+		return open_device(c, f);
+	ret = open_temp(c, &fd);
+	return ret ? ret : cow_file_adopt(c->log, c->p->path, fd, f);
+}
+
 static int open_image(struct creation *c)
 {
 	struct cow_file *f;
-	int fd, ret;
+	int ret;
 
-	ret = open_temp(c, &fd);
-	if (ret)
-		return ret;
-	ret = cow_file_adopt(c->log, c->p->path, fd, &f);
+	ret = open_new(c, &f);
 	if (ret)
 		return ret;
 	ret = cow_image_add_file(&c->img, f);
@@ -248,6 +283,8 @@ static int publish(struct creation *c)
 {
 	int ret;
 
+	if (c->in_place)
+		return 0;
 	ret = c->p->force ? replace(c) : link_to(c, c->p->path);
 	if (ret == -EEXIST)
 		return cow_log_error(c->log, ret,
@@ -256,6 +293,65 @@ static int publish(struct creation *c)
 	if (!ret)
 		ret = sync_dir(c);
 	return ret ? report(c, ret, "cannot be created") : 0;
+}
+
+/* --- Contents ------------------------------------------------------------- */
+
+/* The image has no name yet: its path leads to the descriptor. */
+static int open_unnamed(void *ctx, const char *path, int flags)
+{
+	const struct creation *c = ctx;
+	char proc[64];
+	int fd;
+
+	if (!c->in_place && !strcmp(path, c->p->path)) {
+		snprintf(proc, sizeof(proc), "/proc/self/fd/%d",
+			 c->img.files[0]->fd);
+		path = proc;
+	}
+	fd = open(path, flags | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+static int open_to_fill(struct creation *c, struct cow_chain **chain)
+{
+	struct cow_open_params op = COW_OPEN_PARAMS_INIT;
+
+	op.plugins = c->p->plugins;
+	op.path = c->p->path;
+	op.format = c->p->format;
+	op.flags = COW_OPEN_WRITE;
+	op.open_file = open_unnamed;
+	op.ctx = c;
+	return cow_chain_open(&op, chain);
+}
+
+/* A device that is open is open for us alone: so it is closed first. */
+static void close_device(struct creation *c)
+{
+	if (!c->in_place)
+		return;
+	cow_file_close(c->img.files[0]);
+	c->img.nr_files = 0;
+}
+
+static int fill(struct creation *c)
+{
+	struct cow_chain *chain;
+	int ret;
+
+	if (!c->p->fill)
+		return 0;
+	close_device(c);
+	ret = open_to_fill(c, &chain);
+	if (ret)
+		return ret;
+	ret = c->p->fill(c->p->ctx, chain);
+	if (!ret)
+		ret = cow_flush(chain);
+	cow_chain_close(chain);
+	/* Sizes and times too, as the plugin's sync did before. */
+	return ret || c->in_place ? ret : cow_sync(&c->img, 0);
 }
 
 /* --- All of it ------------------------------------------------------------ */
@@ -336,6 +432,8 @@ int cow_create_image(const struct cow_create_params *params)
 		ret = call_plugin(&c);
 	if (!ret)
 		ret = cow_sync(&c.img, 0);
+	if (!ret)
+		ret = fill(&c);
 	if (!ret)
 		ret = publish(&c);
 	clean_up(&c);

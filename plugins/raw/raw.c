@@ -109,6 +109,18 @@ static int raw_map(void *handle, const struct cow_query *query,
 	return 0;
 }
 
+/* A file of holes.  A device has its size, and keeps it. */
+static int raw_create(struct cow_image *img, const struct cow_create *create)
+{
+	if (create->backing_path)
+		return cow_error(img, -EINVAL,
+			"an image of the format raw has no backing image");
+	if (!create->size)
+		return cow_error(img, -EINVAL, "needs a size");
+	return cow_file_extend(img, 0, num_round_up(create->size,
+						    COW_SECTOR_SIZE));
+}
+
 static const struct cow_option raw_options[] = {
 	{ "block-size", "unit of the device, 512 to 16m (64k)",
 	  COW_OPTION_OPEN },
@@ -125,6 +137,7 @@ static const struct cow_plugin raw_plugin = {
 	.close = raw_close,
 	.info = raw_info,
 	.map = raw_map,
+	.create = raw_create,
 };
 
 COW_PLUGIN_REGISTER(raw_plugin)

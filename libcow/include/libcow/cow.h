@@ -321,12 +321,20 @@ struct cow_create_params {
 	const char *backing_format;
 	const char *const *options;
 	bool force;			/* replace an existing file */
+	/*
+	 * Give the new image its contents, before it appears under its name:
+	 * chain is open for writing and is flushed after.  NULL: it is blank.
+	 * A failure is the failure of all.
+	 */
+	int (*fill)(void *ctx, struct cow_chain *chain);
+	void *ctx;
 };
 
 /*
  * Create an image.  It appears under its name only when it is complete and
  * durable; on failure nothing is left behind and an existing file is as it
- * was.  -EEXIST (reported) without force.
+ * was.  -EEXIST (reported) without force.  A block device is made an image in
+ * place, with force only; what it held is lost in any case.
  */
 int cow_create_image(const struct cow_create_params *params);
 

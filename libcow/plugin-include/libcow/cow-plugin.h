@@ -173,7 +173,10 @@ struct cow_option {
 #define COW_OPTION_CREATE	(1u << 1)
 #define COW_OPTION_AMEND	(1u << 2)
 
-/* What to create.  The file is open, empty (or a block device), locked. */
+/*
+ * What to create.  The file is open, locked, and empty, or a block device
+ * that reads as zeroes.
+ */
 struct cow_create {
 	uint64_t size;		/* bytes of the disk; 0: that of the backing */
 	uint32_t block_size;	/* bytes; 0: the format's default */
