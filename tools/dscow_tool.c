@@ -7,14 +7,9 @@
 
 #include <errno.h>
 #include <getopt.h>
-#include <json-c/json.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* Exit status of -k, like qemu-img check. */
-enum { CHECK_CLEAN, CHECK_FAILED, CHECK_CORRUPT, CHECK_LEAKS };
 
 static const char usage[] =
 "Usage: dscow_tool -c [OPTION...] OVERLAY BASE\n"
@@ -37,25 +32,6 @@ static const char usage[] =
 "      --plugin-dir=DIR     look for plugins in DIR first\n"
 "  -h, --help               show this help\n"
 "  -V, --version            show the version\n";
-
-int fail(int code, const char *fmt, ...)
-{
-	va_list ap;
-
-	fputs("dscow_tool: ", stderr);
-	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
-	va_end(ap);
-	fputc('\n', stderr);
-	return code;
-}
-
-static void log_message(void *ctx, enum cow_log_level level, const char *text)
-{
-	if (level != COW_LOG_DEBUG)
-		fail(0, "%s%s", level == COW_LOG_WARNING ? "warning: " : "",
-		     text);
-}
 
 int open_overlay(struct cow_plugins *plugins, const char *path,
 		 uint32_t flags, struct cow_chain **chain)
@@ -97,17 +73,6 @@ int overlay_fact(struct cow_chain *chain, const char *name, char *buf,
 
 /* --- Info ----------------------------------------------------------------- */
 
-static void print_fact(void *ctx, const struct cow_fact *fact)
-{
-	int pad = 13 - (int)strlen(fact->label);
-
-	printf("%s:%*s", fact->label, pad > 0 ? pad : 1, "");
-	if (fact->text)
-		puts(fact->text);
-	else
-		printf("%llu\n", (unsigned long long)fact->number);
-}
-
 /* What the original printed: the geometry only. */
 static void print_geometry(void *ctx, const struct cow_fact *fact)
 {
@@ -118,23 +83,8 @@ static void print_geometry(void *ctx, const struct cow_fact *fact)
 
 	for (i = 0; i < ARRAY_SIZE(names); i++) {
 		if (!strcmp(names[i], fact->name))
-			print_fact(ctx, fact);
+			tool_fact_text(ctx, fact);
 	}
-}
-
-static void json_fact(void *ctx, const struct cow_fact *fact)
-{
-	json_object_object_add(ctx, fact->name, fact->text ?
-		json_object_new_string(fact->text) :
-		json_object_new_uint64(fact->number));
-}
-
-static int print_json(json_object *o)
-{
-	puts(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY |
-					    JSON_C_TO_STRING_NOSLASHESCAPE));
-	json_object_put(o);
-	return 0;
 }
 
 static int info_json(struct cow_chain *chain, const char *path)
@@ -146,10 +96,11 @@ static int info_json(struct cow_chain *chain, const char *path)
 		return -ENOMEM;
 	json_object_object_add(o, "overlay", json_object_new_string(path));
 	json_object_object_add(o, "format", json_object_new_string(FORMAT));
-	ret = cow_chain_describe(chain, json_fact, o);
-	if (!ret)
-		return print_json(o);
-	json_object_put(o);
+	ret = cow_chain_describe(chain, tool_fact_json, o);
+	if (ret)
+		json_object_put(o);
+	else
+		tool_json(o);
 	return ret;
 }
 
@@ -164,7 +115,7 @@ static int info(struct cow_plugins *plugins, const struct settings *s,
 	if (ret)
 		return ret;
 	ret = s->json ? info_json(chain, path) :
-			cow_chain_describe(chain, print_fact, NULL);
+			cow_chain_describe(chain, tool_fact_text, NULL);
 	cow_chain_close(chain);
 	return ret;
 }
@@ -225,17 +176,6 @@ static int create(struct cow_plugins *plugins, const struct settings *s,
 
 /* --- Check ---------------------------------------------------------------- */
 
-static void print_finding(void *ctx, const struct cow_finding *f)
-{
-	if (!ctx) {
-		printf("%s%s: %s\n", f->severity == COW_FOUND_CORRUPT ?
-		       "DAMAGE" : "harmless",
-		       f->repaired ? ", repaired" : "", f->text);
-		return;
-	}
-	json_object_array_add(ctx, json_object_new_string(f->text));
-}
-
 /* The base counts as damage of the overlay: without it that is no disk. */
 static int check_base(struct cow_plugins *plugins, const char *path,
 		      struct cow_check_result *result)
@@ -263,15 +203,8 @@ static bool is_merging(struct cow_chain *chain)
 	       strcmp(state, "in order");
 }
 
-static int check_status(const struct cow_check_result *result)
-{
-	if (result->corrupt)
-		return CHECK_CORRUPT;
-	return result->leaks ? CHECK_LEAKS : CHECK_CLEAN;
-}
-
-static int report_json(const char *path, json_object *findings,
-		       const struct cow_check_result *result)
+static void report_json(const char *path, json_object *findings,
+			const struct cow_check_result *result)
 {
 	json_object *o = json_object_new_object();
 
@@ -283,7 +216,7 @@ static int report_json(const char *path, json_object *findings,
 	json_object_object_add(o, "repaired",
 			       json_object_new_uint64(result->repaired));
 	json_object_object_add(o, "findings", findings);
-	return print_json(o);
+	tool_json(o);
 }
 
 static void report_text(const char *path,
@@ -310,7 +243,7 @@ static int check_image(struct cow_plugins *plugins, const struct settings *s,
 			   (s->repair ? COW_OPEN_WRITE : 0), &chain);
 	if (ret)
 		return ret;
-	ret = cow_chain_check(chain, s->repair, print_finding, findings,
+	ret = cow_chain_check(chain, s->repair, tool_finding, findings,
 			      result);
 	*merging = !ret && is_merging(chain);
 	cow_chain_close(chain);
@@ -343,7 +276,7 @@ static int check(struct cow_plugins *plugins, const struct settings *s,
 		report_json(path, findings, &result);
 	else
 		report_text(path, &result);
-	return check_status(&result);
+	return tool_check_status(&result);
 }
 
 /* --- Accept base ---------------------------------------------------------- */
@@ -391,11 +324,6 @@ static const struct option long_options[] = {
 	{ NULL, 0, NULL, 0 }
 };
 
-static int usage_error(const char *what)
-{
-	return fail(-EINVAL, "%s; see dscow_tool --help", what);
-}
-
 static int set_action(int *action, int c)
 {
 	if (*action && *action != c)
@@ -406,11 +334,10 @@ static int set_action(int *action, int c)
 
 static int set_block_size(struct settings *s, const char *text)
 {
-	if (size_parse(text, &s->block_size) || !s->block_size ||
-	    s->block_size > UINT32_MAX)
-		return fail(-EINVAL,
-			"block size %s: is no size; give a number and k or m",
-			text);
+	if (tool_size("block size", text, &s->block_size))
+		return -EINVAL;
+	if (s->block_size > UINT32_MAX)
+		return fail(-EINVAL, "block size %s: is too large", text);
 	return 0;
 }
 
@@ -478,22 +405,18 @@ static int start(const struct settings *s, int action, char **args,
 	int ret;
 
 	if (!action)
-		return usage_error("nothing to do"), 1;
+		return usage_error("nothing to do");
 	if (check_options(s, action))
 		return 1;
 	if (nr_args != (action == 'c' ? 2 : 1))
 		return usage_error(action == 'c' ?
 				   "-c takes an overlay and a base" :
-				   "exactly one overlay must be named"), 1;
-	ret = cow_plugins_new(s->plugin_dir, log_message, NULL, &plugins);
-	if (ret)
-		return fail(1, "plugins cannot be loaded: %s", strerror(-ret));
+				   "exactly one overlay must be named");
+	if (tool_plugins(s->plugin_dir, &plugins))
+		return 1;
 	ret = run(plugins, s, action, args);
 	cow_plugins_free(plugins);
-	if (fflush(stdout) || ferror(stdout))
-		return fail(1, "the output cannot be written: %s",
-			    strerror(errno));
-	return ret;
+	return tool_end(ret);
 }
 
 int main(int argc, char **argv)
@@ -501,6 +424,7 @@ int main(int argc, char **argv)
 	struct settings s = { 0 };
 	int action = 0, c;
 
+	tool_name = "dscow_tool";
 	opterr = 0;
 	while ((c = getopt_long(argc, argv, "b:cf:hikmV", long_options,
 				NULL)) != -1) {

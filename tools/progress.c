@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "dscow_tool.h"
+#include "progress.h"
 
 #include <common/size.h>
 

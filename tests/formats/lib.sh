@@ -200,7 +200,7 @@ refused()
 # Contents of a file of reasonable size; else its size and time of change.
 sum_of()
 {
-	if [ "$(stat -c %b "$1")" -lt 262144 ] && [ "$(stat -c %s "$1")" -lt 1073741824 ]; then
+	if [ "$(stat -c %b "$1")" -lt 65536 ] && [ "$(stat -c %s "$1")" -lt 1073741824 ]; then
 		sha256sum <"$1"
 	else
 		stat -c '%s %y' "$1"

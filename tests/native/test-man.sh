@@ -1,30 +1,39 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
-# --help and the man page of dscow_tool name the same options, and the
-# program takes each of them.
+# --help and the man page of each tool name the same options, and the program
+# takes each of them.
 set -u
 
-src=${srcdir:-$(dirname "$0")}
-tool=${DSCOW_TOOL:-$PWD/../../tools/dscow_tool}
-page=$src/../../tools/dscow_tool.8
+src=${srcdir:-$(dirname "$0")}/../../tools
+bin=$PWD/../../tools
 command -v mandoc >/dev/null || exit 77
 
 options() { grep -oE -- '(^|[[:space:],])--?[A-Za-z][a-z-]*' | tr -d ' ,\t' | sort -u; }
 
-help=$("$tool" --help | sed -n '/^  -c/,$p' | grep -E '^  ' |
-	cut -c1-26 | tr '=' ' ' | options)
-man=$(sed -n '/^\.It Fl/p' "$page" | sed 's/\.It//; s/ Fl \\-/ --/g; s/ Fl / -/g; s/ Ns.*//' |
-	tr '|' ' ' | options)
-if [ "$help" != "$man" ]; then
-	echo "--help and $page differ:"
-	diff <(echo "$help") <(echo "$man")
-	exit 1
-fi
-for option in $help; do
-	case $option in
-	-b | --block-size) "$tool" "$option" 4k 2>&1 ;;
-	-f | --base-format | --plugin-dir) "$tool" "$option" x 2>&1 ;;
-	*) "$tool" "$option" 2>&1 ;;
-	esac | grep -q "is not known" && { echo "$option is not taken"; exit 1; }
-done
-mandoc -Tlint -Wwarning "$page"
+# same_options TOOL PAGE [COMMAND]: the command that most options go with.
+same_options()
+{
+	local tool=$bin/$1 page=$src/$2 help man option value
+	shift 2
+	help=$("$tool" --help | grep -E '^ +-' | cut -c1-26 | tr '=' ' ' | options)
+	man=$(sed -n '/^\.It Fl/p' "$page" |
+		sed 's/\.It//; s/ Fl \\-/ --/g; s/ Fl / -/g; s/ Ns.*//' | tr '|' ' ' | options)
+	[ -n "$help" ] || { echo "$tool --help shows no options"; return 1; }
+	if [ "$help" != "$man" ]; then
+		echo "--help and $page differ:"
+		diff <(echo "$help") <(echo "$man")
+		return 1
+	fi
+	for option in $help; do
+		value=
+		! "$tool" --help | grep -E "^ .*$option(=|,.*=)" >/dev/null || value=4k
+		"$tool" "$@" "$option" $value 2>&1 | grep -q "is not known" &&
+			{ echo "$tool: $option is not taken"; return 1; }
+	done
+	mandoc -Tlint -Wwarning "$page"
+}
+
+status=0
+same_options cowimg cowimg.1 convert || status=1
+same_options dscow_tool dscow_tool.8 || status=1
+exit $status

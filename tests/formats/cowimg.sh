@@ -1,0 +1,188 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+# cowimg: what it prints and makes, its exit statuses, and that nothing is lost
+# or left when it cannot end well.
+. "${srcdir:-$(dirname "$0")}/lib.sh"
+need qemu-img
+need jq
+need python3
+COWIMG=$BUILD/tools/cowimg
+
+# run STATUS ARG...: cowimg ends with STATUS; out and err are kept.
+run()
+{
+	local want=$1 status
+	shift
+	"$COWIMG" "$@" >out 2>err
+	status=$?
+	cat out err
+	[ "$status" = "$want" ] || { echo "status $status instead of $want"; return 1; }
+}
+
+# What is here, but for our own notes: who writes changes size, time or inode.
+state()
+{
+	local f
+	for f in *; do
+		case $f in out | err | check.log | before | now) continue ;; esac
+		stat -c '%n %s %y %i' "$f"
+	done
+}
+
+# says STATUS TEXT ARG...: one sentence, nothing else, all files as before.
+says()
+{
+	local want=$1 text=$2
+	shift 2
+	state >before
+	run "$want" "$@" || return 1
+	state >now
+	diff before now || return 1
+	[ ! -s out ] || { echo "it printed something"; return 1; }
+	[ "$(wc -l <err)" = 1 ] || { echo "no single sentence"; return 1; }
+	grep -qE "^cowimg: .*$text" err || { echo "it does not say: $text"; return 1; }
+}
+
+# json FILTER ARG...: jq finds FILTER true.
+json()
+{
+	local filter=$1
+	shift
+	run 0 "$@" && jq -e "$filter" out
+}
+
+maps_right()
+{
+	run 0 map -f "$1" --json "$2" && "$IMAGE_IO" read "$1" "$2" plain.raw &&
+		python3 "$FORMATS_SRC/extents.py" out plain.raw
+}
+
+same_disk()
+{
+	"$IMAGE_IO" read "$1" "$2" one.raw && "$IMAGE_IO" read "$3" "$4" two.raw &&
+		same_contents one.raw two.raw
+}
+
+make_random a.raw 6m "$SEED"
+make_random base.raw 6m "$((SEED + 1))"
+cp base.raw kept.raw
+
+# --- info, create, map -------------------------------------------------------
+check "info" json '.format == "raw" and ."virtual-size" == 6291456' info -f raw --json a.raw
+check "info guesses aloud" run 0 info a.raw
+check "info says that it guessed" grep -q "warning: a.raw: looks like no known format" err
+check "create over a backing image" run 0 create -f dscow -b base.raw -F raw -s 4k o.dscow
+check "info of it" json '."backing-filename" == "base.raw" and ."block-size" == 4096 and
+	.details.copied == 0' info -f dscow --json o.dscow
+check "info without the backing image" bash -c \
+	"mv base.raw gone && '$COWIMG' info -f dscow o.dscow; s=\$?; mv gone base.raw; exit \$s"
+check "create with a size" run 0 create -f raw new.raw 1m
+check "which is there" test "$(stat -c %s new.raw)" = 1048576
+check "map of a sparse file" maps_right raw a.raw
+check "writes to the overlay" bash -c "'$IMAGE_IO' read dscow o.dscow m.raw &&
+	'$IMAGE_IO' load dscow o.dscow m.raw $SEED 60"
+check "map of an overlay" maps_right dscow o.dscow
+check "map as text" run 0 map -f dscow o.dscow
+check "map names both files" bash -c 'grep -q o.dscow$ out && grep -q base.raw$ out'
+
+# --- check -------------------------------------------------------------------
+check "clean: 0" run 0 check -f dscow o.dscow
+cp o.dscow broken && truncate -s -1000 broken
+check "no such file: 1" says 1 "nothing.*: cannot be opened" check -f dscow nothing
+poke broken 0 XXXX
+check "damaged: 2" run 2 check -f dscow broken
+run 0 create -f dscow -b base.raw -F raw leaky >/dev/null && truncate -s 1m leaky
+check "harmless: 3" run 3 check -f dscow leaky
+check "harmless, for programs" run 3 check -f dscow --json leaky
+check "is counted" jq -e '.leaks == 1 and .corruptions == 0 and (.findings | length) == 1' out
+check "repaired" run 0 check -f dscow -r leaky
+check "and is clean" run 0 check -f dscow leaky
+check "nothing to check: 63" says 63 "cannot be checked" check -f raw a.raw
+
+# --- convert -----------------------------------------------------------------
+check "raw to raw" run 0 convert -f raw -O raw a.raw b.raw
+check "which is the same" cmp a.raw b.raw
+check "a chain to one file" run 0 convert -f dscow -O raw o.dscow flat.raw
+check "as it reads" same_disk dscow o.dscow raw flat.raw
+check "over a backing image" run 0 convert -f raw -O dscow -b base.raw -F raw a.raw a.dscow
+check "as it reads" same_disk raw a.raw dscow a.dscow
+check "what is the same below is not held" \
+	run 0 convert -f raw -O dscow -b a.raw -F raw b.raw none.dscow
+check "not a block" json '.details.copied == 0' info -f dscow --json none.dscow
+check "zeroes over data" bash -c "truncate -s 6m zero.raw &&
+	'$COWIMG' convert -f raw -O dscow -b base.raw -F raw zero.raw z.dscow"
+check "read as zeroes" same_disk raw zero.raw dscow z.dscow
+check "bases are as they were" cmp base.raw kept.raw
+
+# By seconds of the processor: reading 8 TiB of holes takes thousands.
+truncate -s 8t huge.raw
+dd if=a.raw of=huge.raw bs=1M seek=5000000 count=1 conv=notrunc status=none
+holes() { (ulimit -t 5; "$COWIMG" convert -f raw -O raw huge.raw huge2.raw); }
+check "holes are not read" holes
+check "the data is there" cmp -n 1048576 a.raw huge2.raw 0 5242880000000
+check "sparse as it was" test "$(stat -c %b huge2.raw)" -lt 8192
+rm huge.raw huge2.raw
+
+# --- what must not happen ----------------------------------------------------
+check "an image is not replaced" says 1 "b.raw: exists already; use --force" \
+	convert -f raw -O raw base.raw b.raw
+check "create does not either" says 1 "exists already" create -f raw b.raw 1m
+check "with --force it is" run 0 convert --force -f raw -O raw base.raw b.raw
+check "as it reads" cmp base.raw b.raw
+check "not its own source" says 1 "is in use" convert --force -f raw -O raw a.raw a.raw
+check "not its own backing image" \
+	says 1 "is the base itself" convert --force -f raw -O dscow -b b.raw -F raw a.raw b.raw
+no_room() { (ulimit -f 2000; trap '' XFSZ; says 1 "$@"); }
+check "no room: nothing is left" no_room "cannot be|File too large" \
+	convert -f raw -O raw a.raw room.raw
+check "no room: the old one is kept" no_room "cannot be|File too large" \
+	convert --force -f raw -O raw a.raw b.raw
+mv base.raw gone
+check "a chain that is not whole" says 1 "base.raw: cannot be opened" \
+	convert -f dscow -O raw o.dscow x.raw
+mv gone base.raw
+
+# Ends it at some moment: there is the whole image, or none.
+stop_it()
+{
+	local signal=$1 after=$2 status
+	rm -f s.raw
+	state >before
+	timeout -s "$signal" "$after" "$COWIMG" convert -f raw -O raw dense.raw s.raw >out 2>err
+	status=$?
+	if [ "$status" = 0 ]; then
+		cmp dense.raw s.raw && rm s.raw
+		return
+	fi
+	stops=$((stops + 1))
+	state >now
+	diff before now
+}
+dd if=/dev/urandom of=dense.raw bs=1M count=128 status=none
+stops=0
+for after in 0.01 0.03 0.06 0.1 0.2; do
+	check "SIGTERM after $after s" stop_it TERM "$after"
+	check "SIGKILL after $after s" stop_it KILL "$after"
+done
+check "some were stopped ($stops of 10)" test "$stops" -gt 1
+check "started again, it ends" run 0 convert -f raw -O raw dense.raw s.raw
+check "as it reads" cmp dense.raw s.raw
+rm dense.raw s.raw
+
+# --- mistakes ----------------------------------------------------------------
+check "no format" says 1 "format must be given" check a.raw
+check "no output format" says 1 "needs -O" convert -f raw a.raw x.raw
+check "no format of the backing image" says 1 "-b and -F" create -f dscow -b base.raw x
+check "no size" says 1 "a size is needed" create -f raw x
+check "a wrong size" says 1 "size 12q: is no size" create -f raw x 12q
+check "a wrong block size" says 1 "no power of two" create -f dscow -s 5000 -b base.raw -F raw x
+check "an option elsewhere" says 1 "info takes no such option" info --force a.raw
+check "an unknown option" says 1 "is not known" info --bogus a.raw
+check "an unknown option of the format" \
+	says 1 "has no such option" create -f raw -o bogus=1 x 1m
+check "an unknown format" says 1 "no plugin for the format bogus" check -f bogus a.raw
+check "an unknown command" says 1 "bogus: is no command" bogus a.raw
+check "no image" says 1 "an image must be named" check -f raw
+check "too many images" says 1 "a source and a new image" convert -f raw -O raw a b c
+check "no room for the output" bash -c "'$COWIMG' map -f raw --json a.raw >/dev/full; [ \$? = 1 ]"
+finish

@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* cowimg.c - one command for images of all formats. */
+#include "convert.h"
+#include "cowimg.h"
+
+#include <common/num.h>
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char usage[] =
+"Usage: cowimg info [-f FORMAT] [--json] IMAGE\n"
+"       cowimg create -f FORMAT [-b BACKING -F FORMAT] [-o NAME=VALUE,...] IMAGE [SIZE]\n"
+"       cowimg check -f FORMAT [--json] [-r] IMAGE\n"
+"       cowimg map -f FORMAT [--json] IMAGE\n"
+"       cowimg convert -f FORMAT -O FORMAT [OPTION...] SOURCE IMAGE\n"
+"\n"
+"Shows, creates, checks and converts disk images of all formats that there are\n"
+"plugins for.\n"
+"\n"
+"  -f, --format=FORMAT      format of IMAGE, with convert of SOURCE; it is not\n"
+"                           guessed, but by info, which says so\n"
+"  -O, --output-format=FORMAT\n"
+"                           convert: format of the new IMAGE\n"
+"  -o, --option=NAME=VALUE  an option of the format: create and convert take\n"
+"                           those of the new image, others those of opening it;\n"
+"                           several are separated by commas\n"
+"  -b, --backing=PATH       create, convert: the new image is based on PATH\n"
+"  -F, --backing-format=FORMAT\n"
+"                           format of the backing image\n"
+"  -s, --block-size=SIZE    create, convert: block (cluster, grain) of the new\n"
+"                           image, a power of two\n"
+"  -r, --repair             check: repair what is safe to repair\n"
+"      --force              create, convert: replace IMAGE, or overwrite a block\n"
+"                           device\n"
+"      --json               info, check, map: for programs\n"
+"      --plugin-dir=DIR     look for plugins in DIR first\n"
+"  -h, --help               show this help\n"
+"  -V, --version            show the version\n";
+
+int job_open(const struct job *job, uint32_t flags, struct cow_chain **chain)
+{
+	struct cow_open_params p = COW_OPEN_PARAMS_INIT;
+
+	p.plugins = job->plugins;
+	p.path = job->args[0];
+	p.format = job->format;
+	p.flags = flags;
+	p.options = job->options.list;
+	return cow_chain_open(&p, chain);
+}
+
+/* --- create, convert ------------------------------------------------------ */
+
+static struct cow_create_params target(const struct job *job,
+				       const char *path, const char *format)
+{
+	return (struct cow_create_params){
+		.plugins = job->plugins,
+		.path = path,
+		.format = format,
+		.block_size = (uint32_t)job->block_size,
+		.backing_path = job->backing,
+		.backing_format = job->backing_format,
+		.options = job->options.list,
+		.force = job->force,
+	};
+}
+
+static int cmd_create(const struct job *job)
+{
+	struct cow_create_params p = target(job, job->args[0], job->format);
+
+	if (job->nr_args > 1 && tool_size("size", job->args[1], &p.size))
+		return 1;
+	if (!p.size && !job->backing)
+		return usage_error("a size is needed where there is no backing image");
+	return cow_create_image(&p) ? 1 : 0;
+}
+
+static int cmd_convert(const struct job *job)
+{
+	struct convert c = {
+		.source = job->args[0],
+		.format = job->format,
+		.target = target(job, job->args[1], job->output_format),
+	};
+
+	if (!job->output_format)
+		return usage_error("convert needs -O and a format");
+	return convert(&c) ? 1 : 0;
+}
+
+/* --- The command line ----------------------------------------------------- */
+
+enum {
+	OPT_FORCE = 1,
+	OPT_JSON,
+	OPT_PLUGIN_DIR,
+};
+
+static const struct option long_options[] = {
+	{ "backing", required_argument, NULL, 'b' },
+	{ "backing-format", required_argument, NULL, 'F' },
+	{ "block-size", required_argument, NULL, 's' },
+	{ "force", no_argument, NULL, OPT_FORCE },
+	{ "format", required_argument, NULL, 'f' },
+	{ "help", no_argument, NULL, 'h' },
+	{ "json", no_argument, NULL, OPT_JSON },
+	{ "option", required_argument, NULL, 'o' },
+	{ "output-format", required_argument, NULL, 'O' },
+	{ "plugin-dir", required_argument, NULL, OPT_PLUGIN_DIR },
+	{ "repair", no_argument, NULL, 'r' },
+	{ "version", no_argument, NULL, 'V' },
+	{ NULL, 0, NULL, 0 }
+};
+
+static const struct command {
+	const char *name;
+	const char *options;	/* codes of long_options that it takes */
+	int least, most;	/* arguments */
+	bool format;		/* -f must be given */
+	int (*run)(const struct job *job);
+} commands[] = {
+	{ "info", "fo\2\3", 1, 1, false, cmd_info },
+	{ "create", "fobFs\1\3", 1, 2, true, cmd_create },
+	{ "check", "for\2\3", 1, 1, true, cmd_check },
+	{ "map", "fo\2\3", 1, 1, true, cmd_map },
+	{ "convert", "fOobFs\1\3", 2, 2, true, cmd_convert },
+};
+
+static int set_block_size(struct job *job)
+{
+	if (tool_size("block size", optarg, &job->block_size))
+		return 1;
+	if (job->block_size > COW_BLOCK_SIZE_MAX ||
+	    !num_is_pow2(job->block_size))
+		return fail(1,
+			"block size %s: is no power of two of up to 16m",
+			optarg);
+	return 0;
+}
+
+static int set_option(struct job *job, int c)
+{
+	switch (c) {
+	case 'b':
+		job->backing = optarg;
+		return 0;
+	case 'F':
+		job->backing_format = optarg;
+		return 0;
+	case 'f':
+		job->format = optarg;
+		return 0;
+	case 'O':
+		job->output_format = optarg;
+		return 0;
+	case 'o':
+		return tool_options_add(&job->options, optarg);
+	case 'r':
+		job->repair = true;
+		return 0;
+	case 's':
+		return set_block_size(job);
+	case OPT_FORCE:
+		job->force = true;
+		return 0;
+	case OPT_JSON:
+		job->json = true;
+		return 0;
+	default:
+		job->plugin_dir = optarg;
+		return 0;
+	}
+}
+
+static int check_job(const struct job *job, const struct command *command)
+{
+	if (command->format && !job->format)
+		return usage_error("the format must be given by -f: it is not guessed");
+	if (!job->backing != !job->backing_format)
+		return usage_error("-b and -F go together: the format of a backing image is not guessed");
+	if (job->nr_args < command->least || job->nr_args > command->most)
+		return usage_error(command->least == 2 ?
+				   "a source and a new image must be named" :
+				   "an image must be named");
+	return 0;
+}
+
+static int parse(struct job *job, const struct command *command, int argc,
+		 char **argv)
+{
+	int c;
+
+	while ((c = getopt_long(argc, argv, "b:F:f:hO:o:rs:V", long_options,
+				NULL)) != -1) {
+		if (c == '?')
+			return usage_error("the option is not known or lacks its value");
+		if (!strchr(command->options, c))
+			return fail(1, "%s takes no such option; see cowimg --help",
+				    command->name);
+		if (set_option(job, c))
+			return 1;
+	}
+	job->args = argv + optind;
+	job->nr_args = argc - optind;
+	return check_job(job, command);
+}
+
+static int run(const struct command *command, int argc, char **argv)
+{
+	struct job job = { 0 };
+	int status;
+
+	if (parse(&job, command, argc, argv))
+		return 1;
+	if (tool_plugins(job.plugin_dir, &job.plugins))
+		return 1;
+	status = command->run(&job);
+	cow_plugins_free(job.plugins);
+	return tool_end(status);
+}
+
+/* Wherever they stand. */
+static bool asks_for(int argc, char **argv, const char *name,
+		     const char *letter)
+{
+	int i;
+
+	for (i = 1; i < argc; i++) {
+		if (!strcmp(argv[i], name) || !strcmp(argv[i], letter))
+			return true;
+	}
+	return false;
+}
+
+int main(int argc, char **argv)
+{
+	size_t i;
+
+	tool_name = "cowimg";
+	opterr = 0;
+	if (asks_for(argc, argv, "--help", "-h")) {
+		fputs(usage, stdout);
+		return tool_end(0);
+	}
+	if (asks_for(argc, argv, "--version", "-V")) {
+		puts("cowimg " PACKAGE_VERSION);
+		return tool_end(0);
+	}
+	if (argc < 2)
+		return usage_error("a command must be given");
+	for (i = 0; i < ARRAY_SIZE(commands); i++) {
+		if (!strcmp(argv[1], commands[i].name))
+			return run(&commands[i], argc - 1, argv + 1);
+	}
+	return fail(1, "%s: is no command; see cowimg --help", argv[1]);
+}

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "tool.h"
+
+#include <common/num.h>
+#include <common/size.h>
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#define LABEL_WIDTH 14
+
+const char *tool_name;
+
+int fail(int code, const char *fmt, ...)
+{
+	va_list ap;
+
+	fprintf(stderr, "%s: ", tool_name);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+	return code;
+}
+
+int usage_error(const char *what)
+{
+	return fail(1, "%s; see %s --help", what, tool_name);
+}
+
+static void log_message(void *ctx, enum cow_log_level level, const char *text)
+{
+	if (level != COW_LOG_DEBUG)
+		fail(0, "%s%s", level == COW_LOG_WARNING ? "warning: " : "",
+		     text);
+}
+
+int tool_plugins(const char *dir, struct cow_plugins **plugins)
+{
+	int ret = cow_plugins_new(dir, log_message, NULL, plugins);
+
+	return ret ? fail(ret, "plugins cannot be loaded: %s",
+			  strerror(-ret)) : 0;
+}
+
+int tool_size(const char *what, const char *text, uint64_t *size)
+{
+	if (size_parse(text, size) || !*size)
+		return fail(-EINVAL,
+			"%s %s: is no size; give a number and k, m, g or t",
+			what, text);
+	return 0;
+}
+
+int tool_end(int status)
+{
+	if (fflush(stdout) || ferror(stdout))
+		return fail(1, "the output cannot be written: %s",
+			    strerror(errno));
+	return status;
+}
+
+int tool_options_add(struct tool_options *options, char *text)
+{
+	char *one;
+
+	while ((one = strsep(&text, ","))) {
+		if (options->count == TOOL_OPTIONS_MAX)
+			return usage_error("too many options are given by -o");
+		options->list[options->count++] = one;
+	}
+	return 0;
+}
+
+/* --- What is printed ------------------------------------------------------ */
+
+void tool_line(const char *label, const char *fmt, ...)
+{
+	int pad = LABEL_WIDTH - 1 - (int)strlen(label);
+	va_list ap;
+
+	printf("%s:%*s", label, pad > 0 ? pad : 1, "");
+	va_start(ap, fmt);
+	vprintf(fmt, ap);
+	va_end(ap);
+	putchar('\n');
+}
+
+void tool_fact_text(void *ctx, const struct cow_fact *fact)
+{
+	if (fact->text)
+		tool_line(fact->label, "%s", fact->text);
+	else
+		tool_line(fact->label, "%llu",
+			  (unsigned long long)fact->number);
+}
+
+void tool_fact_json(void *ctx, const struct cow_fact *fact)
+{
+	json_object_object_add(ctx, fact->name, fact->text ?
+		json_object_new_string(fact->text) :
+		json_object_new_uint64(fact->number));
+}
+
+void tool_json(json_object *o)
+{
+	puts(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY |
+					    JSON_C_TO_STRING_NOSLASHESCAPE));
+	json_object_put(o);
+}
+
+/* --- Checks --------------------------------------------------------------- */
+
+void tool_finding(void *ctx, const struct cow_finding *f)
+{
+	if (!ctx) {
+		printf("%s%s: %s\n", f->severity == COW_FOUND_CORRUPT ?
+		       "DAMAGE" : "harmless",
+		       f->repaired ? ", repaired" : "", f->text);
+		return;
+	}
+	json_object_array_add(ctx, json_object_new_string(f->text));
+}
+
+int tool_check_status(const struct cow_check_result *result)
+{
+	if (result->corrupt)
+		return CHECK_CORRUPT;
+	return result->leaks ? CHECK_LEAKS : CHECK_CLEAN;
+}
