@@ -309,6 +309,9 @@ static void print_status(struct json_object *status)
 		       "attached" : "not attached", get_text(kernel, "policy"),
 		       json_object_get_boolean(get(kernel, "failed")) ?
 		       ", FAILED" : "");
+		if (get_number(kernel, "no_space"))
+			printf("  space    %" PRIu64 " writes wait for space under the image\n",
+			       get_number(kernel, "no_space"));
 		print_numbers("io", kernel, io);
 		print_numbers("cow", kernel, cow);
 		print_numbers("map", kernel, map);

@@ -25,6 +25,8 @@ static const char help_text[] =
 "                             own folder is always allowed\n"
 "      --policy POLICY        what I/O that needs an answer does while no cowd is\n"
 "                             there: queue (default), fail, timeout=SECONDS\n"
+"      --no-space WHAT        what a write does that finds no space under IMAGE: fail\n"
+"                             (default), or wait: it is tried again every second\n"
 "      --map-memory SIZE      most kernel memory for remembered mappings\n"
 "      --cache-size SIZE      memory for image metadata\n"
 "      --recover              serve a device again whose cowd died\n"
@@ -42,6 +44,7 @@ static const char help_text[] =
 enum {
 	OPT_ALLOW = 256, OPT_POLICY, OPT_MAP_MEMORY, OPT_CACHE, OPT_RECOVER,
 	OPT_PLUGIN_DIR, OPT_RUN_DIR, OPT_USER,
+	OPT_NO_SPACE,
 };
 
 static const struct option long_options[] = {
@@ -50,6 +53,7 @@ static const struct option long_options[] = {
 	{ "option",		required_argument,	NULL, 'o' },
 	{ "allow-backing",	required_argument,	NULL, OPT_ALLOW },
 	{ "policy",		required_argument,	NULL, OPT_POLICY },
+	{ "no-space",		required_argument,	NULL, OPT_NO_SPACE },
 	{ "map-memory",		required_argument,	NULL, OPT_MAP_MEMORY },
 	{ "cache-size",		required_argument,	NULL, OPT_CACHE },
 	{ "recover",		no_argument,		NULL, OPT_RECOVER },
@@ -98,6 +102,14 @@ static int parse_policy(struct cowd_options *o, const char *text)
 			  text);
 }
 
+static int parse_no_space(struct cowd_options *o, const char *text)
+{
+	o->no_space_wait = !strcmp(text, "wait");
+	if (o->no_space_wait || !strcmp(text, "fail"))
+		return 0;
+	return cowd_error(-EINVAL, "--no-space %s: not wait or fail", text);
+}
+
 static int parse_size(const char *what, const char *text, uint64_t least,
 		      uint64_t *bytes)
 {
@@ -138,6 +150,8 @@ static int parse_option(struct cowd_options *o, int c)
 		return add_value(o->allowed, "--allow-backing", optarg);
 	case OPT_POLICY:
 		return parse_policy(o, optarg);
+	case OPT_NO_SPACE:
+		return parse_no_space(o, optarg);
 	case OPT_MAP_MEMORY:
 		return parse_map_memory(o, optarg);
 	case OPT_CACHE:

@@ -28,6 +28,7 @@ struct cowd_options {
 	const char *allowed[COWD_MAX_LIST + 1];
 	enum dmu_policy policy;
 	uint32_t timeout_s;
+	bool no_space_wait;
 	uint64_t map_memory_kib;	/* 0: the target's default */
 	uint64_t cache_bytes;		/* 0: libcow's default */
 	bool foreground, read_only, recover;

@@ -153,6 +153,7 @@ static void fill_table(struct dmu_table *table, struct dmu_dest *dests,
 		/* What waits while we take over shall not fail now. */
 		.policy = o->recover ? DMU_POLICY_QUEUE : o->policy,
 		.timeout_s = o->timeout_s,
+		.no_space_wait = o->no_space_wait,
 		.map_memory_kib = o->map_memory_kib,
 	};
 }

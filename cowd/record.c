@@ -123,6 +123,8 @@ static struct json_object *to_json(const struct cowd_options *o, pid_t worker)
 	add_number(object, "timeout_s", o->timeout_s);
 	add_number(object, "map_memory_kib", o->map_memory_kib);
 	add_number(object, "cache_bytes", o->cache_bytes);
+	json_object_object_add(object, "no_space_wait",
+			       json_object_new_boolean(o->no_space_wait));
 	json_object_object_add(object, "read_only",
 			       json_object_new_boolean(o->read_only));
 	return object;
@@ -209,6 +211,7 @@ static int from_json(struct json_object *object, struct cowd_options *o)
 	o->timeout_s = (uint32_t)get_number(object, "timeout_s");
 	o->map_memory_kib = get_number(object, "map_memory_kib");
 	o->cache_bytes = get_number(object, "cache_bytes");
+	o->no_space_wait = get_number(object, "no_space_wait");
 	o->read_only = get_number(object, "read_only");
 	return 0;
 }

@@ -101,6 +101,7 @@ static struct json_object *kernel_json(const char *name)
 	add_number(o, "uncommitted", st.uncommitted);
 	add_flag(o, "metadata_dirty", st.metadata_dirty);
 	add_flag(o, "failed", st.failed);
+	add_number(o, "no_space", st.no_space);
 	return o;
 }
 

@@ -71,6 +71,8 @@ static void add_features(struct line *line, const struct dmu_table *table)
 		words += 2;
 	if (table->map_memory_kib)
 		words += 2;
+	if (table->no_space_wait)
+		words += 2;
 	if (!words)
 		return;
 	add(line, " %d", words);
@@ -80,6 +82,8 @@ static void add_features(struct line *line, const struct dmu_table *table)
 		add(line, " timeout %" PRIu32, table->timeout_s);
 	if (table->map_memory_kib)
 		add(line, " map_memory %" PRIu64, table->map_memory_kib);
+	if (table->no_space_wait)
+		add(line, " no_space wait");
 }
 
 int dmu_table_format(const struct dmu_table *table, char *buf, size_t size)

@@ -55,6 +55,9 @@ static void lines(void **state)
 	table.policy = DMU_POLICY_QUEUE;
 	table.nr_dests = 1;
 	expect_line(&table, "mydev 128 1 /dev/loop0 2 map_memory 512");
+	table.no_space_wait = true;
+	expect_line(&table, "mydev 128 1 /dev/loop0 4 map_memory 512 no_space wait");
+	table.no_space_wait = false;
 }
 
 static void refused(void **state)

@@ -19,8 +19,7 @@ static void dmu_copy_fail(struct dmu_disk *d, struct dmu_cow *cow,
 			bio_list_add(&again, bio);
 			continue;
 		}
-		bio->bi_status = status;
-		bio_endio(bio);
+		dmu_end_unsent(bio, status);
 	}
 	dmu_io_defer(d, &again);
 }

@@ -52,6 +52,7 @@ static void dmu_disk_init_fields(struct dmu_disk *d)
 	INIT_LIST_HEAD(&d->round.invals);
 	INIT_WORK(&d->deferred_work, dmu_deferred_work);
 	INIT_WORK(&d->copy_work, dmu_copy_work);
+	INIT_DELAYED_WORK(&d->no_space_work, dmu_no_space_work);
 	INIT_WORK(&d->round_work, dmu_round_work);
 	INIT_DELAYED_WORK(&d->policy_work, dmu_policy_work);
 	d->map_budget = (u64)DMU_DEFAULT_MAP_KIB << 10;
@@ -119,6 +120,7 @@ static void dmu_disk_free(struct kref *ref)
 	struct dmu_disk *d = container_of(ref, struct dmu_disk, ref);
 
 	cancel_delayed_work_sync(&d->policy_work);
+	cancel_delayed_work_sync(&d->no_space_work);
 	dm_kcopyd_client_destroy(d->kcopyd);
 	destroy_workqueue(d->wq);
 	srcu_barrier(&d->srcu);
@@ -128,6 +130,7 @@ static void dmu_disk_free(struct kref *ref)
 	WARN_ON(!RB_EMPTY_ROOT(&d->cells));
 	WARN_ON(!bio_list_empty(&d->deferred));
 	WARN_ON(!list_empty(&d->failed_copies));
+	WARN_ON(!bio_list_empty(&d->no_space));
 	WARN_ON(!bio_list_empty(&d->flushes));
 	WARN_ON(!bio_list_empty(&d->round.flushes));
 
@@ -322,6 +325,8 @@ static void dmu_requeue_held(struct dmu_disk *d)
 
 	spin_lock_irq(&d->lock);
 	dmu_take_held(d, &bios);
+	bio_list_merge(&bios, &d->no_space);
+	bio_list_init(&d->no_space);
 	spin_unlock_irq(&d->lock);
 	dmu_complete_list(&bios, BLK_STS_DM_REQUEUE);
 }

@@ -80,6 +80,8 @@ struct dmu_target {
 	bool has_policy;		/* of the table line, if given */
 	enum dmu_policy policy;
 	unsigned int timeout;
+	bool has_no_space;		/* of the table line, if given */
+	bool no_space_wait;
 	u64 map_budget;			/* 0: not given */
 	unsigned int nr_devs;
 	struct dmu_dev devs[];
@@ -156,6 +158,7 @@ struct dmu_io {
 	struct dmu_cow *cow;		/* COPY, CLAIM */
 	int srcu_idx;
 	unsigned int flags;
+	struct bvec_iter iter;		/* SENT: as it entered */
 	struct dmu_cell cell;
 };
 
@@ -246,6 +249,8 @@ struct dmu_disk {
 	struct list_head stalled;	/* asked when an INVALIDATE is through */
 	struct list_head pending_invals;
 	struct bio_list deferred;	/* for the worker to run again */
+	struct bio_list no_space;	/* for another try */
+	bool no_space_wait;
 	struct list_head failed_copies;	/* cells, for the worker to end */
 	unsigned long nr_waiting;	/* held bios */
 	enum dmu_mode mode;
@@ -276,6 +281,7 @@ struct dmu_disk {
 	struct work_struct copy_work;
 	struct work_struct round_work;
 	struct delayed_work policy_work;
+	struct delayed_work no_space_work;
 	struct dm_kcopyd_client *kcopyd;
 	struct dmu_stats __percpu *stats;
 };
@@ -416,6 +422,12 @@ void dmu_take_held(struct dmu_disk *d, struct bio_list *bios);
 void dmu_unread(struct dmu_disk *d, u64 from_id);
 void dmu_cell_unread(struct dmu_disk *d, struct dmu_cell *cell);
 void dmu_hold(struct dmu_disk *d, struct dmu_cell *cell, struct bio *bio);
+
+/* nospace.c */
+int dmu_no_space_end(struct dmu_target *t, struct bio *bio, bool fua);
+void dmu_end_unsent(struct bio *bio, blk_status_t status);
+void dmu_no_space_work(struct work_struct *work);
+void dmu_set_no_space_wait(struct dmu_disk *d, bool wait);
 
 /* copy.c */
 void dmu_copy_start(struct dmu_io *io);

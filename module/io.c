@@ -200,6 +200,7 @@ int dmu_io_send(struct dmu_target *t, struct bio *bio, u32 dev,
 
 	io->srcu_idx = srcu_idx;
 	io->flags |= DMU_IO_SENT;
+	io->iter = bio->bi_iter;
 	if (bio->bi_opf & REQ_FUA) {
 		smp_rmb();	/* the bits first: dmu_cow_mark_dirty() */
 		if ((io->flags & DMU_IO_CLAIM) || dmu_must_commit(t->disk)) {
@@ -575,6 +576,8 @@ int dmu_io_end(struct dmu_target *t, struct bio *bio, blk_status_t *error)
 	if (was & DMU_IO_CLAIM)
 		dmu_claim_end(d, io, *error);
 	dmu_flight_end(d, io->srcu_idx);
+	if (*error == BLK_STS_NOSPC)
+		return dmu_no_space_end(t, bio, was & DMU_IO_COMMIT);
 	if ((was & DMU_IO_COMMIT) && !*error)
 		return dmu_flush_wait(t, bio) ? DM_ENDIO_INCOMPLETE :
 						DM_ENDIO_REQUEUE;

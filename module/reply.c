@@ -435,6 +435,7 @@ static int dmu_reply_fail(struct dmu_disk *d, const struct dmu_reply *r)
 	struct bio_list bios = BIO_EMPTY_LIST;
 	struct dmu_cell *cell, *next;
 	u64 last = r->block + r->count - 1;
+	struct bio *bio;
 	int err;
 
 	down_read(&d->table_lock);
@@ -453,7 +454,8 @@ static int dmu_reply_fail(struct dmu_disk *d, const struct dmu_reply *r)
 			dmu_cell_release(d, cell, &bios);
 	}
 	spin_unlock_irq(&d->lock);
-	dmu_complete_list(&bios, dmu_status_of(r->error));
+	while ((bio = bio_list_pop(&bios)))
+		dmu_end_unsent(bio, dmu_status_of(r->error));
 	return 0;
 }
 

@@ -108,6 +108,21 @@ static int dmu_parse_timeout(struct dmu_target *t, struct dm_arg_set *as,
 	return r ?: dmu_parse_policy(t, DMU_POLICY_TIMEOUT);
 }
 
+static int dmu_parse_no_space(struct dmu_target *t, struct dm_arg_set *as,
+			      unsigned int *left)
+{
+	const char *arg = *left ? dm_shift_arg(as) : NULL;
+
+	if (!arg || (strcmp(arg, "wait") && strcmp(arg, "fail"))) {
+		t->ti->error = "no_space wants wait or fail";
+		return -EINVAL;
+	}
+	--*left;
+	t->has_no_space = true;
+	t->no_space_wait = !strcmp(arg, "wait");
+	return 0;
+}
+
 static int dmu_parse_feature(struct dmu_target *t, struct dm_arg_set *as,
 			     unsigned int *left)
 {
@@ -122,6 +137,8 @@ static int dmu_parse_feature(struct dmu_target *t, struct dm_arg_set *as,
 		return dmu_parse_policy(t, DMU_POLICY_FAIL);
 	if (!strcmp(arg, "timeout"))
 		return dmu_parse_timeout(t, as, left);
+	if (!strcmp(arg, "no_space"))
+		return dmu_parse_no_space(t, as, left);
 	if (!strcmp(arg, "map_memory")) {
 		r = dmu_parse_number(t->ti, as, left, &kib,
 				     "map_memory wants KiB, at least 1");
@@ -205,6 +222,8 @@ static int dmu_take_over(struct dmu_target *t)
 	spin_unlock_irq(&d->lock);
 	if (t->map_budget)
 		WRITE_ONCE(d->map_budget, t->map_budget);
+	if (t->has_no_space)
+		dmu_set_no_space_wait(d, t->no_space_wait);
 	dmu_round_retell(d);
 	return 0;
 }
@@ -421,19 +440,20 @@ static const struct {
 	{ "evictions", DMU_EVICTIONS },
 };
 
-/* extents, map_bytes, map_budget, waiting, uncommitted, metadata_dirty, failed */
-#define DMU_NR_GAUGES 7
+/* extents, map_bytes, map_budget, waiting, uncommitted, metadata_dirty, failed, no_space */
+#define DMU_NR_GAUGES 8
 
 static void dmu_status_info(struct dmu_disk *d, char *result, unsigned int maxlen)
 {
 	unsigned int sz = 0, i;
-	unsigned long waiting;
+	unsigned long waiting, no_space;
 	bool failed;
 
 	spin_lock_irq(&d->lock);
 	failed = dmu_must_fail(d);
+	no_space = bio_list_size(&d->no_space);
 	waiting = d->nr_waiting + bio_list_size(&d->flushes) +
-		  bio_list_size(&d->round.flushes);
+		  bio_list_size(&d->round.flushes) + no_space;
 	spin_unlock_irq(&d->lock);
 
 	DMEMIT("%d %s %llu %u", dmu_is_attached(d), dmu_policy_name(d->policy),
@@ -446,9 +466,9 @@ static void dmu_status_info(struct dmu_disk *d, char *result, unsigned int maxle
 	       READ_ONCE(d->nr_entries), dmu_map_bytes(d), d->map_budget);
 	DMEMIT(" waiting %lu uncommitted %llu", waiting,
 	       (u64)atomic64_read(&d->nr_uncommitted));
-	DMEMIT(" metadata_dirty %d failed %d",
+	DMEMIT(" metadata_dirty %d failed %d no_space %lu",
 	       READ_ONCE(d->metadata_seq) != READ_ONCE(d->metadata_done),
-	       failed);
+	       failed, no_space);
 }
 
 static void dmu_status_table(struct dmu_target *t, char *result,
@@ -462,10 +482,11 @@ static void dmu_status_table(struct dmu_target *t, char *result,
 		DMEMIT(" %s%s", t->devs[i].readonly ? "ro:" : "",
 		       t->devs[i].dev->name);
 	if (d->policy == DMU_POLICY_TIMEOUT)
-		DMEMIT(" 4 timeout %u", d->timeout);
+		DMEMIT(" 6 timeout %u", d->timeout);
 	else
-		DMEMIT(" 3 %s", dmu_policy_name(d->policy));
-	DMEMIT(" map_memory %llu", d->map_budget >> 10);
+		DMEMIT(" 5 %s", dmu_policy_name(d->policy));
+	DMEMIT(" map_memory %llu no_space %s", d->map_budget >> 10,
+	       d->no_space_wait ? "wait" : "fail");
 }
 
 static void dmu_status_ima(struct dmu_target *t, char *result,
@@ -517,6 +538,18 @@ static int dmu_message_policy(struct dmu_disk *d, unsigned int argc, char **argv
 	return 0;
 }
 
+static int dmu_message_no_space(struct dmu_disk *d, const char *arg)
+{
+	bool wait = !strcasecmp(arg, "wait");
+
+	if (!wait && strcasecmp(arg, "fail")) {
+		DMWARN("%s: message wants: no_space wait|fail", d->key);
+		return -EINVAL;
+	}
+	dmu_set_no_space_wait(d, wait);
+	return 0;
+}
+
 static int dmu_message_memory(struct dmu_disk *d, const char *arg)
 {
 	unsigned int kib;
@@ -542,13 +575,15 @@ static int dmu_message(struct dm_target *ti, unsigned int argc, char **argv,
 		return dmu_message_policy(d, argc - 1, argv + 1);
 	if (argc == 2 && !strcasecmp(argv[0], "map_memory"))
 		return dmu_message_memory(d, argv[1]);
+	if (argc == 2 && !strcasecmp(argv[0], "no_space"))
+		return dmu_message_no_space(d, argv[1]);
 	if (argc == 1 && !strcasecmp(argv[0], "evict")) {
 		mutex_lock(&d->map_mutex);
 		dmu_map_evict(d, U64_MAX, GFP_NOIO | __GFP_NOWARN);
 		mutex_unlock(&d->map_mutex);
 		return 0;
 	}
-	DMWARN("%s: unknown message; known: policy, map_memory, evict", d->key);
+	DMWARN("%s: unknown message; known: policy, map_memory, no_space, evict", d->key);
 	return -EINVAL;
 }
 

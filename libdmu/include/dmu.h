@@ -58,6 +58,7 @@ struct dmu_table {
 	const struct dmu_dest *dests;
 	enum dmu_policy policy;
 	uint32_t timeout_s;	/* with DMU_POLICY_TIMEOUT: at least 1 */
+	bool no_space_wait;	/* hold writes that find no space */
 	uint64_t map_memory_kib; /* budget of the remembered map; 0: default */
 };
 
@@ -94,6 +95,7 @@ struct dmu_status {
 	uint64_t uncommitted;	/* blocks copied since the last commit */
 	uint64_t metadata_dirty; /* the daemon said it has something to commit */
 	uint64_t failed;	/* 1: the policy's time is over */
+	uint64_t no_space;	/* writes that wait for space, held too */
 };
 
 #define DMU_DEV_READ_ONLY	(1U << 0)	/* create: a read-only device */

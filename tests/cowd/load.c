@@ -37,6 +37,7 @@
 #define FRESH		128u	/* sectors: one first write in each */
 #define THREADS		4
 #define PACE_NS		(15 * 1000 * 1000)
+#define HOT_NS		(4 * 1000 * 1000)	/* the machine has more to do */
 #define MAGIC		0x6c6f61642d636f77ULL
 
 struct stamp {
@@ -188,6 +189,13 @@ static uint64_t next_random(struct worker *w)
 	return w->random;
 }
 
+static void pause_ns(long ns)
+{
+	struct timespec ts = { .tv_nsec = ns };
+
+	nanosleep(&ts, NULL);
+}
+
 static void *run_hot(void *data)
 {
 	struct worker *w = data;
@@ -202,15 +210,9 @@ static void *run_hot(void *data)
 			read_some(w, group * GROUP + first, count);
 		else
 			write_some(w, group * GROUP + first, count);
+		pause_ns(HOT_NS);
 	}
 	return NULL;
-}
-
-static void pause_ns(long ns)
-{
-	struct timespec ts = { .tv_nsec = ns };
-
-	nanosleep(&ts, NULL);
 }
 
 static void *run_fresh(void *data)

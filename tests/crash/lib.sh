@@ -105,3 +105,6 @@ check_image()
 	dscow_tool -k "$1" || status=$?
 	[ "$status" = 0 ] || [ "$status" = 3 ] || die "dscow_tool -k $1: status $status"
 }
+
+# A figure of the status of device x.
+counter() { dmsetup status x | grep -o " $1 [0-9]*" | cut -d ' ' -f 3; }

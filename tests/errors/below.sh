@@ -85,7 +85,6 @@ detach()
 	cowctl stop x
 }
 
-counter() { dmsetup status x | grep -o " $1 [0-9]*" | cut -d ' ' -f 3; }
 last_commit() { cowctl status --json x | tr -d '\n' | grep -o '"last_commit":[^,}]*'; }
 
 # The blocks are new again: a load finds nothing copied.

@@ -118,10 +118,72 @@ test_room()
 	cowctl status x
 }
 
+# All that is left, into the filler.
+take_all()
+{
+	local size
+
+	for size in 64k 4k; do
+		dd if=/dev/zero bs=$size status=none oflag=append,direct conv=notrunc \
+			of="$store/mnt/filler" 2>/dev/null || :
+	done
+}
+
+# Told to wait, writes come to an end when there is room, and not before.
+test_wait()
+{
+	local at=$((disk_mib * 16 - 40)) pids='' i
+
+	dmsetup message x 0 no_space wait
+	for i in 0 1 2 3; do
+		# Two of a whole block, one of a part, and one that asks for durability.
+		dd if="$store/base" of="$dev" bs=$((i == 2 ? 4096 : 65536)) count=1 status=none \
+			skip=$(((at + i) * (i == 2 ? 16 : 1))) seek=$(((at + i) * (i == 2 ? 16 : 1))) \
+			oflag=direct"$([ $i != 3 ] || echo ,dsync)" 2>"wait.$i" &
+		pids+=" $!"
+	done
+	for i in $(seq 100); do
+		[ "$(counter no_space)" != 4 ] || break
+		sleep 0.1
+	done
+	[ "$(counter no_space)" = 4 ] || die "writes do not wait for space: $(cat wait.*) $(dmsetup status x)"
+	cowctl status x | grep -q '4 writes wait for space' || die "cowctl does not say so"
+	# Reads and flushes go on beside them, and so does a suspend that does not flush.
+	dd if="$dev" of=/dev/null bs=1M count=4 iflag=direct status=none || die "reads fail while writes wait"
+	sync "$dev" || die "a flush fails while writes wait"
+	dmsetup suspend --noflush --nolockfs x
+	[ "$(counter no_space)" = 0 ] || die "a suspend leaves writes waiting in the target"
+	dmsetup resume x
+	# shellcheck disable=SC2086 # numbers
+	[ "$(jobs -r | wc -l)" = 4 ] || die "a write ended without space: $(cat wait.*)"
+	rm "$store/mnt/filler"
+	sync -f "$store/mnt"
+	# shellcheck disable=SC2086 # numbers
+	for i in $pids; do
+		wait "$i" || die "a write that waited failed: $(cat wait.*)"
+	done
+	[ "$(counter no_space)" = 0 ] || die "something waits still: $(dmsetup status x)"
+	cmp -i $((at << 16)) -n $((4 << 16)) "$dev" "$store/base" ||
+		die "what waited is not what was written"
+	say "4 writes waited for space, and were done when there was"
+	# And told to fail, what waits fails.
+	take_all
+	at=$((at - 40))
+	dd if="$store/base" of="$dev" bs=64k count=1 skip=$at seek=$at oflag=direct status=none 2>wait.4 &
+	for i in $(seq 100); do
+		[ "$(counter no_space)" = 0 ] || break
+		sleep 0.1
+	done
+	dmsetup message x 0 no_space fail
+	! wait $! || die "a write was done without space"
+	grep -q 'No space' wait.4 || die "it failed by another error: $(cat wait.4)"
+}
+
 one()
 {
 	test_first_commit
 	test_full
+	test_wait
 	test_beyond
 	test_room
 	cowctl stop x

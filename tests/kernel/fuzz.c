@@ -302,6 +302,7 @@ static void disturb(struct rng *r)
 		"evict", "evict", "map_memory 1", "map_memory 64",
 		"map_memory 65536", "policy queue", "policy fail",
 		"policy timeout 1", "policy", "map_memory x",
+		"no_space wait", "no_space fail", "no_space",
 	};
 	char text[1000];
 

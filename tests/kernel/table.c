@@ -104,7 +104,7 @@ struct row {
 #define LONG_KEY							\
 	"kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk" \
 	"kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk"
-#define DEFAULTS "3 queue map_memory 65536"
+#define DEFAULTS "5 queue map_memory 65536 no_space fail"
 
 static const struct row taken[] = {
 	{ "plain", "k 8 1 $0", "k 8 1 $0 " DEFAULTS },
@@ -122,15 +122,18 @@ static const struct row taken[] = {
 	{ "odd_key", "a,b:c/d%s%n 8 1 $0", "a,b:c/d%s%n 8 1 $0 " DEFAULTS },
 	{ "no_features", "k 8 1 $0 0", "k 8 1 $0 " DEFAULTS },
 	{ "queue", "k 8 1 $0 1 queue", "k 8 1 $0 " DEFAULTS },
-	{ "fail", "k 8 1 $0 1 fail", "k 8 1 $0 3 fail map_memory 65536" },
+	{ "fail", "k 8 1 $0 1 fail", "k 8 1 $0 5 fail map_memory 65536 no_space fail" },
 	{ "timeout", "k 8 1 $0 2 timeout 7",
-	  "k 8 1 $0 4 timeout 7 map_memory 65536" },
+	  "k 8 1 $0 6 timeout 7 map_memory 65536 no_space fail" },
 	{ "timeout_longest", "k 8 1 $0 2 timeout 86400",
-	  "k 8 1 $0 4 timeout 86400 map_memory 65536" },
+	  "k 8 1 $0 6 timeout 86400 map_memory 65536 no_space fail" },
 	{ "map_memory", "k 8 1 $0 2 map_memory 77",
-	  "k 8 1 $0 3 queue map_memory 77" },
-	{ "all_features", "k 8 1 $0 4 map_memory 77 timeout 9",
-	  "k 8 1 $0 4 timeout 9 map_memory 77" },
+	  "k 8 1 $0 5 queue map_memory 77 no_space fail" },
+	{ "no_space", "k 8 1 $0 2 no_space wait",
+	  "k 8 1 $0 5 queue map_memory 65536 no_space wait" },
+	{ "no_space_fail", "k 8 1 $0 2 no_space fail", "k 8 1 $0 " DEFAULTS },
+	{ "all_features", "k 8 1 $0 6 map_memory 77 no_space wait timeout 9",
+	  "k 8 1 $0 6 timeout 9 map_memory 77 no_space wait" },
 };
 
 #define W_LINE	"wants <key> <block sectors> <#devs> <dev>..."
@@ -145,6 +148,7 @@ static const struct row taken[] = {
 #define W_KNOWN	"unknown feature argument"
 #define W_MORE	"more than one of queue, fail, timeout"
 #define W_SEC	"timeout wants seconds, 1 to 86400"
+#define W_SPACE_ARG	"no_space wants wait or fail"
 #define W_KIB	"map_memory wants KiB, at least 1"
 
 static const struct row refused[] = {
@@ -203,6 +207,8 @@ static const struct row refused[] = {
 	{ "timeout_x", "k 8 1 $0 2 timeout x", W_SEC },
 	{ "timeout_5s", "k 8 1 $0 2 timeout 5s", W_SEC },
 	{ "timeout_wraps", "k 8 1 $0 2 timeout 4294967297", W_SEC },
+	{ "no_space_alone", "k 8 1 $0 1 no_space", W_SPACE_ARG },
+	{ "no_space_unknown", "k 8 1 $0 2 no_space x", W_SPACE_ARG },
 	{ "map_memory_missing", "k 8 1 $0 1 map_memory", W_KIB },
 	{ "map_memory_not_counted", "k 8 1 $0 1 map_memory 5", W_KIB },
 	{ "map_memory_0", "k 8 1 $0 2 map_memory 0", W_KIB },
@@ -394,7 +400,7 @@ static void status_line(void)
 		"copy_errors", "overwrites", "commits", "commit_errors",
 		"flushes", "discards",
 		"extents", "map_bytes", "map_budget", "evictions", "waiting",
-		"uncommitted", "metadata_dirty", "failed",
+		"uncommitted", "metadata_dirty", "failed", "no_space",
 	};
 	char got[1000], word[64], *p;
 	unsigned int n, pairs;
@@ -417,7 +423,8 @@ static void status_line(void)
 
 /* --- messages ----------------------------------------------------------------------- */
 
-#define W_MSG	"unknown message; known: policy, map_memory, evict"
+#define W_MSG	"unknown message; known: policy, map_memory, no_space, evict"
+#define W_SPACE	"message wants: no_space wait|fail"
 #define W_POL	"message wants: policy queue|fail|timeout <1 to 86400 seconds>"
 #define W_MEM	"message wants: map_memory <KiB, at least 1>"
 
@@ -426,6 +433,9 @@ static const struct row messages[] = {
 	{ "message_evict_more", "evict 1", W_MSG },
 	{ "message_policy_alone", "policy", W_MSG },
 	{ "message_memory_alone", "map_memory", W_MSG },
+	{ "message_space_alone", "no_space", W_MSG },
+	{ "message_space_more", "no_space wait 1", W_MSG },
+	{ "message_space_unknown", "no_space x", W_SPACE },
 	{ "message_memory_more", "map_memory 5 6", W_MSG },
 	{ "message_policy_unknown", "policy nothing", W_POL },
 	{ "message_policy_more", "policy queue 5", W_POL },
@@ -468,18 +478,20 @@ static void messages_taken(void)
 	create();
 	load_and_resume(line("k 8 1 $0", false));
 	check_eq(dm_message(NAME, "policy fail"), 0);
-	table_reads(line("k 8 1 $0 3 fail map_memory 65536", true));
+	table_reads(line("k 8 1 $0 5 fail map_memory 65536 no_space fail", true));
 	check_eq(dm_message(NAME, "POLICY Timeout 6"), 0);
 	check_eq(dm_message(NAME, "map_memory 99"), 0);
 	check_eq(dm_message(NAME, "evict"), 0);
-	text = line("k 8 1 $0 4 timeout 6 map_memory 99", true);
+	check_eq(dm_message(NAME, "no_space WAIT"), 0);
+	text = line("k 8 1 $0 6 timeout 6 map_memory 99 no_space wait", true);
 	table_reads(text);
 	load_and_resume(text);
 	table_reads(text);
 	load_and_resume(line("k 8 1 $0", false));	/* says nothing of them */
 	table_reads(text);
 	check_eq(dm_message(NAME, "policy queue"), 0);
-	table_reads(line("k 8 1 $0 3 queue map_memory 99", true));
+	check_eq(dm_message(NAME, "no_space fail"), 0);
+	table_reads(line("k 8 1 $0 5 queue map_memory 99 no_space fail", true));
 }
 
 /* --- the list -------------------------------------------------------------------------- */
