@@ -41,6 +41,14 @@ need()
 	exit 77
 }
 
+# The same for a format that this tree does not have.
+need_plugin()
+{
+	[ -e "$BUILD/plugins/$1/$1.la" ] && return
+	echo "$ME: SKIP: there is no plugin $1"
+	exit 77
+}
+
 # A new seed out of the run's.
 next_seed() { SEED=$(((SEED * 1103515245 + 12345) % 4294967296)); }
 

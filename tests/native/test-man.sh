@@ -26,7 +26,7 @@ same_options()
 	fi
 	for option in $help; do
 		value=
-		! "$tool" --help | grep -E "^ .*$option(=|,.*=)" >/dev/null || value=4k
+		! "$tool" --help | grep -E "^ .*$option( [A-Z]|=|,.*=)" >/dev/null || value=4k
 		"$tool" "$@" "$option" $value 2>&1 | grep -q "is not known" &&
 			{ echo "$tool: $option is not taken"; return 1; }
 	done
@@ -36,4 +36,7 @@ same_options()
 status=0
 same_options cowimg cowimg.1 convert || status=1
 same_options dscow_tool dscow_tool.8 || status=1
+for tool in img2qcow qcow-create qcow2raw; do
+	same_options $tool $tool.1 || status=1
+done
 exit $status
