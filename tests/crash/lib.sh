@@ -98,12 +98,13 @@ live()
 	say "$3: ${answer#ok } sectors are right"
 }
 
+# check_image PATH [FORMAT]: no damage, but space may be lost.
 check_image()
 {
 	local status=0
 
-	dscow_tool -k "$1" || status=$?
-	[ "$status" = 0 ] || [ "$status" = 3 ] || die "dscow_tool -k $1: status $status"
+	cowimg check -f "${2:-dscow}" "$1" || status=$?
+	[ "$status" = 0 ] || [ "$status" = 3 ] || die "cowimg check $1: status $status"
 }
 
 # A figure of the status of device x.

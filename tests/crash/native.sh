@@ -1,20 +1,21 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# native.sh [--long] [--seed N] [--seeds N]: power cuts without a kernel.  A
+# native.sh [--long] [--seed N] [--seeds N] [--format NAME]...: power cuts without a kernel.  A
 # load goes to an image by libcow, in both ways to its data; the order of the
 # writes and syncs of its file is recorded; and every point of that order is
 # a power cut, after which the image is checked.
 set -euo pipefail
 
 here=$(cd "${BUILD:-.}" && pwd)
-first=1 seeds=6 ops=120 between=3
+first=1 seeds=6 ops=120 between=3 formats=()
 while [ $# -gt 0 ]; do
 	case $1 in
 	--long) seeds=100 ops=400 between=6 ;;
 	--seed) first=$2; shift ;;
 	--seeds) seeds=$2; shift ;;
-	*) echo "usage: ${0##*/} [--long] [--seed N] [--seeds N]" >&2; exit 2 ;;
+	--format) formats+=("$2"); shift ;;
+	*) echo "usage: ${0##*/} [--long] [--seed N] [--seeds N] [--format NAME]..." >&2; exit 2 ;;
 	esac
 	shift
 done
@@ -24,32 +25,61 @@ dir=$(mktemp -d "${CRASH_DIR:-/var/tmp}/crash.XXXXXX")
 trap 'rm -rf "$dir"' EXIT
 COWD_PLUGIN_DIR=${COWD_PLUGIN_DIR:-$here/../../plugins}
 export COWD_PLUGIN_DIR
-tool=${DSCOW_TOOL:-$here/../../tools/dscow_tool}
+cowimg=${COWIMG:-$here/../../tools/cowimg}
+# Every format that is written to and has metadata.
+[ ${#formats[@]} -gt 0 ] || formats=(dscow)
 cd "$dir"
 
-# one SEED BLOCK_SIZE MEGABYTES [--kernel]
+# The base as the format wants it: of its own kind where it takes no raw one.
+make_base()
+{
+	"$here/writer" --prefill --size "$2" stamps
+	case $1 in
+	vmdk|vhd) "$cowimg" convert -f raw -O "$1" stamps base; base_format=$1 ;;
+	*) mv stamps base; base_format=raw ;;
+	esac
+}
+
+# one FORMAT SEED BLOCK_SIZE MEGABYTES [--kernel]
 one()
 {
-	local seed=$1 block=$2 size=$(($3 << 20))
-	shift 3
+	local format=$1 seed=$2 block=$3 size=$(($4 << 20)) base_format
+	shift 4
 	rm -f ./*
-	"$here/writer" --prefill --size "$size" base
-	"$tool" -c -b "$block" image base >/dev/null
+	make_base "$format" "$size"
+	"$cowimg" create -f "$format" -s "$block" -b base -F "$base_format" image
 	cp --sparse=always image image.new
-	"$here/recorder" --image dscow --record record --log log \
+	"$here/recorder" --image "$format" --record record --log log \
 		--seed "$seed" --ops "$ops" "$@" image
 	# What the file held when the load began is the first of the log.
-	"$here/replay" --log log --state state.dscow --initial image.new \
+	"$here/replay" --log log --state state --initial image.new \
 		--size "$(stat -c %s image)" --seed "$seed" \
 		--between "$between" --pure \
-		"'$here/checker' --record record --image dscow --size $size state.dscow"
+		"'$here/checker' --record record --image $format --size $size state"
 }
 
 status=0
-blocks=(4096 16384 65536 262144)
-for ((seed = first; seed < first + seeds; seed++)); do
-	block=${blocks[seed % 4]}
-	one "$seed" "$block" 2 || status=1
-	one "$seed" "$block" 2 --kernel || status=1
+blocks_of()
+{
+	case $1 in
+	qcow) blocks=(512 4096 16384 65536) ;;
+	qcow2) blocks=(512 4096 65536 262144) ;;
+	vhd) blocks=(524288 2097152) ;;
+	*) blocks=(4096 16384 65536 262144) ;;
+	esac
+}
+
+for format in "${formats[@]}"; do
+	blocks_of "$format"
+	for ((seed = first; seed < first + seeds; seed++)); do
+		block=${blocks[seed % ${#blocks[@]}]}
+		for way in "" --kernel; do
+			# shellcheck disable=SC2086 # nothing, or a word
+			one "$format" "$seed" "$block" 2 $way || {
+				echo "native.sh: $format, block $block, seed $seed ${way:-directly}: see above" >&2
+				status=1
+			}
+		done
+	done
 done
 exit $status

@@ -9,6 +9,7 @@
 #	--load raw	stamped writes to the cowd device
 #	       file	... to a file of an ext4 on the cowd device
 #	       fio	fio on the cowd device, some jobs one after the other
+#	--format NAME	of the overlay, default dscow
 #	--seed N --ops N --threads N --block BYTES --seconds S
 #	--points N	so many points by chance; 0 is all of them
 #	--between N	cuts at each point with a part of what was volatile
@@ -23,11 +24,12 @@
 . "$(dirname "$0")/lib.sh"
 
 storage='' load='' seed=1 ops=150 threads=3 block=65536 points=40 between=1 long='' check=''
-tear=512 disk_mib=8 args=("$@")
+tear=512 disk_mib=8 format=dscow
 while [ $# -gt 0 ]; do
 	case $1 in
 	--storage) storage=$2; shift ;;
 	--load) load=$2; shift ;;
+	--format) format=$2; shift ;;
 	--seed) seed=$2; shift ;;
 	--ops) ops=$2; shift ;;
 	--threads) threads=$2; shift ;;
@@ -36,7 +38,7 @@ while [ $# -gt 0 ]; do
 	--between) between=$2; shift ;;
 	--long) long=1 ;;
 	--check) check=1 ;;
-	*) sed -n '4,22s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+	*) sed -n '4,23s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 	esac
 	shift
 done
@@ -54,11 +56,11 @@ check_umount() { [ "$storage" = blk ] || umount mnt; }
 
 image_at_cut() { if [ "$storage" = blk ]; then echo "$CRASH_WORK/state"; else echo "$CRASH_WORK/mnt/image"; fi; }
 
-check_tool() { dscow_tool -k "$(image_at_cut)" >out 2>&1 || [ $? = 3 ]; }
+check_tool() { cowimg check -f "$format" "$(image_at_cut)" >out 2>&1 || [ $? = 3 ]; }
 
 cut_device()
 {
-	cowd -p dscow --allow-backing / cut "$(image_at_cut)" >out 2>&1
+	cowd -p "$format" --allow-backing / cut "$(image_at_cut)" >out 2>&1
 }
 
 # The file system on the cowd device, mounted for real: its journal is replayed.
@@ -154,13 +156,26 @@ prepare()
 	begin
 	mkdir "$work/mnt" "$work/inner"
 	cd "$work"
-	"$WRITER" --prefill --size $((disk_mib << 20)) "$store/base"
+	"$WRITER" --prefill --size $((disk_mib << 20)) "$store/stamps"
+	base_format=raw
+	case $format in
+	vmdk|vhd) # take a base of their own kind only
+		base_format=$format
+		cowimg convert -f raw -O "$format" "$store/stamps" "$store/base" ;;
+	*) mv "$store/stamps" "$store/base" ;;
+	esac
 }
+
+# new_image PATH
+new_image() { cowimg create -f "$format" -b "$store/base" -F "$base_format" "$1" >/dev/null; }
 
 # $image; the initial contents of the logged device are in initial.
 make_blk()
 {
-	dscow_tool -c "$work/new" "$store/base" >/dev/null
+	new_image "$work/new"
+	# Others than dscow grow.
+	[ "$format" = dscow ] || truncate -s +$((disk_mib + 8))M new
+	truncate -s %4096 new
 	size=$(stat -c %s new)
 	cat new >/dev/ram0
 	cp --sparse=always new initial
@@ -181,7 +196,7 @@ make_fs()
 	fi
 	mkdir "$store/mnt"
 	mount -t "$storage" /dev/mapper/logged "$store/mnt"
-	dscow_tool -c "$store/mnt/image" "$store/base" >/dev/null
+	new_image "$store/mnt/image"
 	sync -f "$store/mnt"
 	image=$store/mnt/image
 }
@@ -233,7 +248,7 @@ load_fio()
 
 run_load()
 {
-	cowd -p dscow --allow-backing / load "$image"
+	cowd -p "$format" --allow-backing / load "$image"
 	"load_$load"
 	cowctl stop load
 	[ "$storage" = blk ] || umount "$store/mnt"
@@ -248,18 +263,18 @@ check_command()
 	local mount=()
 
 	if [ "$load" != raw ]; then
-		echo "'$DMU_TOP/tests/crash/power-cut.sh' --check --storage $storage --load $load --seed $seed"
+		echo "'$DMU_TOP/tests/crash/power-cut.sh' --check --format $format --storage $storage --load $load --seed $seed"
 		return
 	fi
 	[ "$storage" = blk ] || mount=(--mount "$storage" --device "$loop")
-	echo "exec '$CHECKER' --record record --image dscow ${mount[*]} $(image_at_cut)"
+	echo "exec '$CHECKER' --record record --image $format ${mount[*]} $(image_at_cut)"
 }
 
 # The last state that was checked, by the program that a person would use.
 last_state()
 {
 	[ "$storage" = blk ] || mount -t "$storage" "$loop" mnt
-	check_image "$(image_at_cut)"
+	check_image "$(image_at_cut)" "$format"
 	[ "$storage" = blk ] || umount mnt
 }
 
@@ -287,7 +302,7 @@ run_replay()
 
 one()
 {
-	local failed=0 zero=20 storage_mib=40 file_size=$((4 << 20)) size image
+	local failed=0 zero=20 storage_mib=40 file_size=$((4 << 20)) size image base_format
 
 	[ "$storage" != xfs ] || storage_mib=320
 	# The log of a file system tears in its own units.
@@ -296,19 +311,19 @@ one()
 	prepare
 	"make_$([ "$storage" = blk ] && echo blk || echo fs)"
 	run_load
-	say "storage $storage, load $load, seed $seed, block $block: $SECONDS s"
+	say "$format, storage $storage, load $load, seed $seed, block $block: $SECONDS s"
 	run_replay
 	say "replayed: $SECONDS s"
-	[ $failed = 0 ] || die "a cut lost something: $me.sh --storage $storage --load $load --seed $seed"
+	[ $failed = 0 ] || die "a cut lost something: $me.sh --format $format --storage $storage --load $load --seed $seed"
 }
 
 if [ "$storage" ] && [ "$load" ]; then
 	one
 	exit
 fi
-[ ${#args[@]} = 0 ] || [ "$long" ] || die "--storage and --load go together"
+[ -z "$storage$load" ] || die "--storage and --load go together"
 
-again() { "$0" --seed "$seed" "$@" || exit $?; }
+again() { "$0" --format "$format" --seed "$seed" "$@" || exit $?; }
 
 if [ -z "$long" ]; then
 	again --storage blk --load raw --points 0 --ops 120

@@ -147,7 +147,7 @@ test_wait()
 		sleep 0.1
 	done
 	[ "$(counter no_space)" = 4 ] || die "writes do not wait for space: $(cat wait.*) $(dmsetup status x)"
-	cowctl status x | grep -q '4 writes wait for space' || die "cowctl does not say so"
+	grep -q '4 writes wait for space' < <(cowctl status x) || die "cowctl does not say so"
 	# Reads and flushes go on beside them, and so does a suspend that does not flush.
 	dd if="$dev" of=/dev/null bs=1M count=4 iflag=direct status=none || die "reads fail while writes wait"
 	sync "$dev" || die "a flush fails while writes wait"
