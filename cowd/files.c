@@ -10,6 +10,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include <libcow/cow.h>
 #include <common/clock.h>
 
 #include "files.h"
@@ -110,6 +111,9 @@ static int check_user(void *data, const struct cowd_user_device *user)
 		files->found_own = true;
 		return 0;
 	}
+	/* The lock of a cowd that lives tells whether it shares the file. */
+	if (user->served && files->shared)
+		return 0;
 	if (user->served)
 		return cowd_error(-EBUSY, "%s: is in use by /dev/mapper/%s",
 				  files->path, user->name);
@@ -124,6 +128,7 @@ static int check_users(struct cowd_files *files, const char *path, int fd,
 	if (flags & O_DIRECT)
 		return 0;
 	files->path = path;
+	files->shared = flags & COW_OPEN_FILE_SHARED;
 	return cowd_each_user(fd, (flags & O_ACCMODE) != O_RDONLY, check_user,
 			      files);
 }
@@ -137,7 +142,7 @@ static int open_checked(struct cowd_files *files, const char *path,
 	int fd, test, err;
 
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", path_fd);
-	fd = open(link, flags | O_CLOEXEC | O_NOCTTY);
+	fd = open(link, (flags & ~COW_OPEN_FILE_SHARED) | O_CLOEXEC | O_NOCTTY);
 	if (fd < 0)
 		return -errno;
 	err = check_users(files, path, fd, flags);
@@ -178,7 +183,8 @@ static void note_opened(struct cowd_files *files, int fd, bool writable)
 int cowd_files_open(struct cowd_files *files, const char *path, int flags)
 {
 	const int known = O_ACCMODE | O_DIRECT | O_NONBLOCK | O_CLOEXEC | O_EXCL |
-			  O_LARGEFILE | O_NOATIME | O_NOFOLLOW | O_NOCTTY;
+			  O_LARGEFILE | O_NOATIME | O_NOFOLLOW | O_NOCTTY |
+			  COW_OPEN_FILE_SHARED;
 	int mode = flags & O_ACCMODE;
 	int path_fd, fd, err;
 
@@ -192,7 +198,7 @@ int cowd_files_open(struct cowd_files *files, const char *path, int flags)
 		return -errno;
 	err = check_policy(files, path, path_fd);
 	fd = err ? err : open_checked(files, path, path_fd,
-					  mode | (flags & O_DIRECT));
+					  mode | (flags & (O_DIRECT | COW_OPEN_FILE_SHARED)));
 	close(path_fd);
 	if (fd >= 0)
 		note_opened(files, fd, mode == O_RDWR);

@@ -32,6 +32,7 @@ struct cowd_files {
 	const struct cowd_options *options;
 	int scratch;		/* descriptor, or -1 */
 	const char *path;	/* that is looked at now */
+	bool shared;		/* ... and may be by others at the same time */
 	bool found_own;		/* the device to recover is made of the image */
 	unsigned int nr_opened;
 	struct cowd_opened opened[COWD_MAX_OPENED];

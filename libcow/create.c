@@ -197,7 +197,7 @@ static int open_temp(struct creation *c, int *fd)
 /* Plugins count on a file of zeroes. */
 static int open_device(struct creation *c, struct cow_file **f)
 {
-	int ret = cow_file_open(NULL, c->log, c->p->path, true, f);
+	int ret = cow_file_open(NULL, c->log, c->p->path, true, false, f);
 
 	if (ret)
 		return ret;
@@ -309,7 +309,7 @@ static int open_unnamed(void *ctx, const char *path, int flags)
 			 c->img.files[0]->fd);
 		path = proc;
 	}
-	fd = open(path, flags | O_CLOEXEC);
+	fd = open(path, (flags & ~COW_OPEN_FILE_SHARED) | O_CLOEXEC);
 	return fd < 0 ? -errno : fd;
 }
 

@@ -15,10 +15,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 static int opener_open(const struct cow_opener *opener, const char *path,
@@ -29,20 +31,62 @@ static int opener_open(const struct cow_opener *opener, const char *path,
 	flags |= O_CLOEXEC;
 	if (opener && opener->open_file)
 		return opener->open_file(opener->ctx, path, flags);
-	fd = open(path, flags);
+	fd = open(path, flags & ~COW_OPEN_FILE_SHARED);
 	return fd < 0 ? -errno : fd;
 }
 
-int cow_file_lock(int fd, bool exclusive)
+/*
+ * Three kinds of openers.  Who writes alone locks the whole file for writing,
+ * a reader locks it for reading.  Those who share lock one byte, far behind
+ * all data, for reading: that keeps out who writes alone.  Readers and those
+ * who share could not see each other's locks so, and each looks for the
+ * other's after taking its own: of two at once, one at least gives up.
+ */
+#define SHARE_BYTE ((off_t)1 << 62)
+
+static int set_lock(int fd, short type, off_t start, off_t len)
 {
 	struct flock lock = {
-		.l_type = exclusive ? F_WRLCK : F_RDLCK,
+		.l_type = type,
 		.l_whence = SEEK_SET,
+		.l_start = start,
+		.l_len = len,
 	};
 
 	if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
 		return 0;
 	return errno == EACCES || errno == EAGAIN ? -EBUSY : -errno;
+}
+
+/* -EBUSY: somebody else holds a lock on byte at that begins at start. */
+static int look_for_lock(int fd, off_t at, off_t start)
+{
+	struct flock lock = {
+		.l_type = F_WRLCK,
+		.l_whence = SEEK_SET,
+		.l_start = at,
+		.l_len = 1,
+	};
+
+	if (fcntl(fd, F_OFD_GETLK, &lock) < 0)
+		return -errno;
+	return lock.l_type != F_UNLCK && lock.l_start == start ? -EBUSY : 0;
+}
+
+int cow_file_lock(int fd, bool exclusive)
+{
+	int ret = set_lock(fd, exclusive ? F_WRLCK : F_RDLCK, 0, 0);
+
+	if (ret || exclusive)
+		return ret;
+	return look_for_lock(fd, SHARE_BYTE, SHARE_BYTE);
+}
+
+static int lock_shared(int fd)
+{
+	int ret = set_lock(fd, F_RDLCK, SHARE_BYTE, 1);
+
+	return ret ? ret : look_for_lock(fd, 0, 0);
 }
 
 static int file_identify(const struct cow_log *log, struct cow_file *f)
@@ -65,8 +109,13 @@ static int file_identify(const struct cow_log *log, struct cow_file *f)
 
 static int file_lock(const struct cow_log *log, struct cow_file *f)
 {
-	int ret = cow_file_lock(f->fd, f->writable);
+	int ret = f->shared ? lock_shared(f->fd) :
+			      cow_file_lock(f->fd, f->writable);
 
+	if (ret == -EBUSY && f->shared)
+		return cow_log_error(log, ret,
+			"%s: is in use by another program that does not share it; close it there first",
+			f->path);
 	if (ret == -EBUSY)
 		return cow_log_error(log, ret, f->writable ?
 			"%s: is in use by another program; it can be written by one only" :
@@ -86,7 +135,8 @@ static void file_open_direct(const struct cow_opener *opener,
 	int sector, fd;
 
 	fd = opener_open(opener, f->path,
-			 (f->writable ? O_RDWR : O_RDONLY) | O_DIRECT);
+			 (f->writable ? O_RDWR : O_RDONLY) | O_DIRECT |
+			 (f->shared ? COW_OPEN_FILE_SHARED : 0));
 	if (fd < 0)
 		return;
 	if (fstat(fd, &st) < 0 || st.st_dev != f->dev || st.st_ino != f->ino) {
@@ -132,25 +182,30 @@ void cow_file_close(struct cow_file *f)
  * A block device that is written is opened with O_EXCL: that keeps mounts
  * and other holders out.  O_NONBLOCK: a named pipe must not hold us up.
  */
-static int file_open_flags(const char *path, bool writable)
+static int file_open_flags(const char *path, bool writable, bool shared)
 {
 	int flags = (writable ? O_RDWR : O_RDONLY) | O_NONBLOCK;
 	struct stat st;
 
+	if (shared)
+		return flags | COW_OPEN_FILE_SHARED;
 	if (writable && stat(path, &st) == 0 && S_ISBLK(st.st_mode))
 		flags |= O_EXCL;
 	return flags;
 }
 
 int cow_file_open(const struct cow_opener *opener, const struct cow_log *log,
-		  const char *path, bool writable, struct cow_file **file)
+		  const char *path, bool writable, bool shared,
+		  struct cow_file **file)
 {
 	struct cow_file *f = file_new(path, writable);
 	int ret;
 
 	if (!f)
 		return -ENOMEM;
-	f->fd = opener_open(opener, path, file_open_flags(path, writable));
+	f->shared = shared;
+	f->fd = opener_open(opener, path,
+			    file_open_flags(path, writable, shared));
 	if (f->fd < 0) {
 		ret = cow_log_error(log, f->fd, "%s: cannot be opened%s: %s",
 				    path, writable ? " for writing" : "",
@@ -247,6 +302,15 @@ int cow_file_stat(struct cow_image *img, uint32_t file,
 		st->mtime_nsec = (uint32_t)s.st_mtim.tv_nsec;
 	}
 	return 0;
+}
+
+bool cow_file_in_memory(struct cow_image *img, uint32_t file)
+{
+	struct cow_file *f = image_file(img, file);
+	struct statfs st;
+
+	return f && fstatfs(f->fd, &st) == 0 &&
+	       (st.f_type == TMPFS_MAGIC || st.f_type == RAMFS_MAGIC);
 }
 
 int cow_file_extend(struct cow_image *img, uint32_t file, uint64_t size)

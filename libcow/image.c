@@ -128,7 +128,8 @@ static int open_file(struct cow_image *img, const char *path)
 	int ret;
 
 	ret = cow_file_open(&img->opener, &img->log, path,
-			    img->flags & COW_OPEN_WRITE, &f);
+			    img->flags & COW_OPEN_WRITE, img->plugin->shared,
+			    &f);
 	if (ret)
 		return ret;
 	ret = cow_image_add_file(img, f);

@@ -63,6 +63,7 @@ struct cow_file {
 	uint32_t index;		/* in the chain */
 	uint32_t level;		/* of its image */
 	bool writable;
+	bool shared;		/* with those who open it in the same way */
 	bool block_device;
 	bool scratch;
 	bool needs_sync;	/* a commit wrote to it */
@@ -76,11 +77,13 @@ struct cow_opener {
 
 /* Opens, checks and locks.  The error is reported. */
 int cow_file_open(const struct cow_opener *opener, const struct cow_log *log,
-		  const char *path, bool writable, struct cow_file **file);
+		  const char *path, bool writable, bool shared,
+		  struct cow_file **file);
 /* Takes over fd, for a file that is no image yet. */
 int cow_file_adopt(const struct cow_log *log, const char *path, int fd,
 		   struct cow_file **file);
 void cow_file_close(struct cow_file *file);
+/* As a reader, or exclusively. */
 int cow_file_lock(int fd, bool exclusive);
 /* Zeroes with the space given back where that is possible. */
 int cow_file_zero(struct cow_file *file, uint64_t offset, uint64_t len);

@@ -6,11 +6,14 @@
  *	image-io read FORMAT PATH [OUT]		its contents, to OUT or stdout
  *	image-io load FORMAT PATH MIRROR SEED OPS [--no-commit]
  *						see load.c
+ *	image-io hold FORMAT PATH		open it, and wait for a signal
+ *	image-io share FORMAT PATH SEED		write by two openers in turn, and
+ *						read by the other one
  *	image-io make OUT SIZE SEED		random sparse contents
  *	image-io between FILE OLD NEW		each sector of FILE is as in
  *						one of the two
  *
- * Options: -o NAME=VALUE for the image, -w to open it for writing.
+ * Options: -o NAME=VALUE for the image, -w to open it for writing, -r not.
  * Status: 0, 1 with one sentence on stderr, 2 for wrong arguments.
  */
 #include "image-io.h"
@@ -146,6 +149,42 @@ static int do_open(struct image *img, const struct args *a)
 	return 0;
 }
 
+static int do_hold(struct image *img, const struct args *a)
+{
+	image_open(img, a->writable ? COW_OPEN_WRITE : 0);
+	puts("open");
+	fflush(stdout);
+	pause();
+	image_close(img);
+	return 0;
+}
+
+static int do_share(struct image *img, const struct args *a)
+{
+	struct image other = *img, *writer, *reader;
+	uint8_t written[4096], seen[4096];
+	uint64_t at;
+	int i;
+
+	chance_seed(strtoull(a->arg[2], NULL, 0));
+	image_open(img, COW_OPEN_WRITE);
+	image_open(&other, COW_OPEN_WRITE);
+	for (i = 0; i < 100; i++) {
+		writer = chance(2) ? img : &other;
+		reader = writer == img ? &other : img;
+		at = chance(img->size - sizeof(written) + 1);
+		chance_fill(written, sizeof(written));
+		must(cow_pwrite(writer->chain, written, sizeof(written), at));
+		must(cow_pread(reader->chain, seen, sizeof(seen), at));
+		if (memcmp(written, seen, sizeof(seen)))
+			die("%s: what one wrote at %llu the other does not see",
+			    img->path, (unsigned long long)at);
+	}
+	image_close(&other);
+	image_close(img);
+	return 0;
+}
+
 static int do_load(struct image *img, const struct args *a)
 {
 	chance_seed(strtoull(a->arg[3], NULL, 0));
@@ -256,6 +295,8 @@ static const struct command {
 } commands[] = {
 	{ "open", 2, 2, true, do_open },
 	{ "read", 2, 3, true, do_read },
+	{ "hold", 2, 2, true, do_hold },
+	{ "share", 3, 3, true, do_share },
 	{ "load", 5, 5, true, do_load },
 	{ "make", 3, 3, false, do_make },
 	{ "between", 3, 3, false, do_between },
@@ -263,7 +304,7 @@ static const struct command {
 
 static int usage(void)
 {
-	fputs("usage: image-io open|read|load|make|between ARG...; image-io.c tells more\n",
+	fputs("usage: image-io open|hold|share|read|load|make|between ARG...; image-io.c tells more\n",
 	      stderr);
 	return 2;
 }
@@ -297,9 +338,11 @@ int main(int argc, char **argv)
 	size_t i, nr = 0;
 	int c;
 
-	while ((c = getopt_long(argc, argv, "o:w", options, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, "o:rw", options, NULL)) != -1) {
 		if (c == 'o' && nr < MAX_OPTIONS)
 			values[nr++] = optarg;
+		else if (c == 'r')
+			a.writable = false;
 		else if (c == 'w')
 			a.writable = true;
 		else if (c == 'n')

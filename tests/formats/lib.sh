@@ -80,6 +80,7 @@ finish()
 qemu_format()
 {
 	case $1 in
+	ram) echo raw ;;
 	vhd) echo vpc ;;
 	*) echo "$1" ;;
 	esac

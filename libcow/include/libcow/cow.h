@@ -77,6 +77,12 @@ int cow_plugins_probe(struct cow_plugins *plugins, const char *path,
 
 /* --- Opening ----------------------------------------------------------- */
 
+/*
+ * With the flags of open_file(): others may have the file open in the same
+ * way, for writing too.  It is no flag of open(2).
+ */
+#define COW_OPEN_FILE_SHARED	(1 << 30)
+
 struct cow_open_params {
 	struct cow_plugins *plugins;
 	const char *path;
@@ -92,7 +98,8 @@ struct cow_open_params {
 	const char *const *allowed_dirs;
 	uint64_t cache_bytes;		/* 0: COW_CACHE_DEFAULT */
 	/*
-	 * Opens a file as open(2) does, with O_CLOEXEC in flags; returns a
+	 * Opens a file as open(2) does, with O_CLOEXEC in flags, and
+	 * COW_OPEN_FILE_SHARED where the plugin is shared; returns a
 	 * descriptor that libcow owns, or a negative errno.  Called up to
 	 * twice a file, the second time with O_DIRECT for metadata.  NULL:
 	 * open(2) itself.
@@ -117,7 +124,8 @@ struct cow_open_params {
 /*
  * Open an image and all below it.  The top image is writable with
  * COW_OPEN_WRITE, all others are read-only.  Locks: a writable image
- * exclusively, others shared; -EBUSY (reported) when that fails.
+ * exclusively, others shared; images of a plugin that is shared against all
+ * but each other; -EBUSY (reported) when that fails.
  */
 int cow_chain_open(const struct cow_open_params *params,
 		   struct cow_chain **chain);

@@ -283,6 +283,13 @@ struct cow_plugin {
 	int (*amend)(void *handle, const char *name, const char *value);
 	/* Tell what a person may want to know, in order. */
 	int (*describe)(void *handle, struct cow_describe *describe);
+	/*
+	 * Several may have an image of this format open at once, for writing
+	 * too, and see what the others write: it has no metadata that two
+	 * could spoil.  Those who open the file as another format are kept
+	 * out all the same.
+	 */
+	bool shared;
 };
 
 typedef const struct cow_plugin *(*cow_plugin_entry_fn)(void);
@@ -343,6 +350,8 @@ struct cow_file_stat {
 
 int cow_file_stat(struct cow_image *img, uint32_t file,
 		  struct cow_file_stat *st);
+/* Is it a file of a file system in memory, whose contents are nowhere else? */
+bool cow_file_in_memory(struct cow_image *img, uint32_t file);
 /*
  * Open a further file of this image, named by path (relative to the image's
  * folder), with the image's rights.  Sets *file.  Only in ->open().
