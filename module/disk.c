@@ -76,8 +76,12 @@ static struct dmu_disk *dmu_disk_create(const char *key, unsigned int shift)
 	if (r)
 		goto free_stats;
 	r = -ENOMEM;
-	d->wq = alloc_workqueue("dmu-%.16s", WQ_MEM_RECLAIM | WQ_UNBOUND, 0,
-				key);
+	/*
+	 * Not WQ_UNBOUND: what we wait for may be a loop device, which works in
+	 * the pool of the unbound and has no rescuer.  A worker of that pool that
+	 * waits for it in a flush could be the last one that memory is there for.
+	 */
+	d->wq = alloc_workqueue("dmu-%.16s", WQ_MEM_RECLAIM, 0, key);
 	if (!d->wq)
 		goto free_srcu;
 	d->kcopyd = dm_kcopyd_client_create(NULL);

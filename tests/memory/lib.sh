@@ -42,6 +42,15 @@ cd "$work"
 modprobe loop
 echo 4 >/proc/sys/vm/drop_caches	# no line in the log for each drop
 
+# The machine's memory in MiB, so little that it can be filled in a minute.
+small_memory()
+{
+	local mib
+	mib=$(awk '/^MemTotal/ { print int($2 / 1024) }' /proc/meminfo)
+	[ "$mib" -lt 1000 ] || die "$mib MiB of memory take too long to fill: want tests/vm/run --memory 300"
+	echo "$mib"
+}
+
 # counter NAME: of the target's status
 counter()
 {
@@ -58,6 +67,26 @@ overlay()
 	stamps write -v 1 -t 1m -f base
 	dscow_tool -c image base >/dev/null
 	cowd -p dscow "$@" mydev image
+}
+
+# overlay_on_disks SIZE [ARG...]: the same, with image and base on block devices, which
+# come out of the scratch disk.
+overlay_on_disks()
+{
+	local mib=${1%m} room=2048	# sectors for the image's own, more than it wants
+	shift
+	cd /
+	rm -rf "$work"
+	work=$(mktemp -d)
+	cd "$work"
+	umount "$SCRATCH"
+	dmsetup create base --table "0 $((mib * 2048)) linear /dev/vda 0"
+	dmsetup create image --table "0 $((mib * 2048 + room)) linear /dev/vda $((mib * 2048))"
+	blkdiscard -f -z /dev/mapper/base
+	stamps write -v 1 -t 1m -f /dev/mapper/base
+	dscow_tool -c new /dev/mapper/base >/dev/null
+	dd if=new of=/dev/mapper/image bs=512 count=$room conv=fsync status=none
+	cowd -p dscow --allow-backing /dev "$@" mydev /dev/mapper/image
 }
 
 # No mapping remembered, nothing of the image or of the base in the page cache.
@@ -83,12 +112,14 @@ locked()
 	done
 }
 
-# Stop, check the image and the base.
+# finish [IMAGE BASE]: stop, check the image and the base.
 finish()
 {
 	dmsetup status mydev
 	cowctl stop mydev
 	[ ! -e "$dev" ] || die "it is still there"
-	dscow_tool -k image
-	stamps verify -v 1 -t 1m base
+	dscow_tool -k "${1:-image}"
+	stamps verify -v 1 -t 1m "${2:-base}"
 }
+
+finish_on_disks() { finish /dev/mapper/image /dev/mapper/base; }

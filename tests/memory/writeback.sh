@@ -1,19 +1,18 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# Dirty pages of several times the memory are written back to a device whose
+# Dirty pages of two and a half (long: ten) times the memory are written back to a device whose
 # daemon has to be asked, and must itself get by with what memory is left:
 #
-#	tests/vm/run --memory 400 tests/memory/writeback.sh
-#	tests/vm/run --memory 400 --timeout 1200 tests/memory/writeback.sh --long
+#	tests/vm/run --memory 300 tests/memory/writeback.sh
+#	tests/vm/run --memory 300 --timeout 1200 tests/memory/writeback.sh --long
 #
 # Nothing may hang (the machine's watchdog reports 60 seconds), and all data is right.
 # shellcheck source=tests/memory/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-mib=$((long ? 3072 : 768))
-total=$(awk '/^MemTotal/ { print int($2 / 1024) }' /proc/meminfo)
-[ $((total * 2)) -lt $mib ] || die "$total MiB of memory are too many: want tests/vm/run --memory 400"
+total=$(small_memory)
+mib=$((total * (long ? 20 : 5) / 2 / 64 * 64))
 
 overlay $((2 * mib))m
 # As many dirty pages as there is room for.
@@ -36,10 +35,10 @@ say "$(counter copies) blocks copied, $(counter copy_errors) errors"
 
 cold
 stamps verify -v 2 -s 0 -l ${mib}m -b 256k $dev
-stamps verify -v 3 -s ${mib}m -l $((mib / 4))m -t 64k $dev
+stamps verify -v 3 -s ${mib}m -l $((mib / 4))m -t 64k -d $dev
 # What the copies brought along, and what nobody wrote to.
-stamps verify -z -s $((mib * 1024 + 4))k -l $((mib / 4))m -t 64k $dev
-stamps verify -v 1 -s $((mib + mib / 4))m -t 1m $dev
+stamps verify -z -s $((mib * 1024 + 4))k -l $((mib / 4))m -t 64k -d $dev
+stamps verify -v 1 -s $((mib + mib / 4))m -t 1m -d $dev
 ! stamps verify -v 2 -s ${mib}m -l 1m $dev 2>/dev/null || die "verify sees nothing"
 say "verified"
 
