@@ -36,6 +36,10 @@
 #define MAX_DEFERRED	4096
 #define NR_RECENT	32
 #define MAX_TRIES	64	/* halving the largest extent takes 25 */
+#define TRY_WIDER	64	/* answers taken, until one of twice the width is tried */
+#define ROOM_MS		20	/* until one looks again whether there is room */
+#define ROOM_MAX_MS	640	/* the same, when there was none again and again */
+#define ROOM_LAST_MS	30000	/* without any, until questions fail */
 #define COMMIT_MS	5000	/* between commits that nobody asked for */
 #define COMMIT_MAX_MS	40000	/* the same when there was nothing to commit */
 
@@ -54,6 +58,8 @@ struct slot {
 	uint64_t next;		/* MAP: first block not answered yet */
 	uint64_t span;		/* MAP: widest answer to give, 0 any */
 	bool covered;		/* MAP: S1 */
+	bool learns;		/* MAP: span is news if it is taken */
+	bool failed;		/* MAP: answered by an error */
 	int refused;		/* error of a refused reply, or 0 */
 	unsigned int tries;	/* MAP: answers refused so far */
 	struct cowd_serve *serve;
@@ -75,6 +81,11 @@ struct cowd_serve {
 	bool stopped;
 	bool replies_queued, refused_any, retry_deferred, again_any;
 	int fatal;
+	uint64_t widest;	/* answer that the kernel has room for, 0 any */
+	unsigned int nr_taken;	/* answers since that is known */
+	int64_t no_room_since;	/* ms, or 0: the last answer was taken */
+	int64_t room_at;	/* ms, or 0: when to look again */
+	int room_ms;
 	unsigned int nr_recent;
 	struct recent recent[NR_RECENT];
 	struct slot slots[NR_SLOTS];
@@ -132,8 +143,10 @@ static struct slot *slot_take(struct cowd_serve *s, const struct dmu_event *even
 	s->nr_free--;
 	s->slots[i].event = *event;
 	s->slots[i].next = event->block;
-	s->slots[i].span = 0;
+	s->slots[i].span = s->widest;
 	s->slots[i].covered = false;
+	s->slots[i].learns = false;
+	s->slots[i].failed = false;
 	s->slots[i].refused = 0;
 	s->slots[i].tries = 0;
 	s->slots[i].step = SLOT_AGAIN;
@@ -309,6 +322,20 @@ static void set_limits(struct slot *slot)
 	slot->req.limit_end = end;
 }
 
+/* The kernel's budget, and what else is in it, change: now and then more is tried. */
+static void try_wider(struct slot *slot)
+{
+	struct cowd_serve *s = slot->serve;
+
+	if (!slot->span || slot->span != s->widest || s->nr_taken < TRY_WIDER)
+		return;
+	s->nr_taken = 0;
+	slot->span *= 2;
+	if (slot->span >= s->nr_blocks)
+		slot->span = 0;
+	slot->learns = true;
+}
+
 static void map_submit(struct slot *slot)
 {
 	struct cowd_serve *s = slot->serve;
@@ -326,6 +353,7 @@ static void map_submit(struct slot *slot)
 		defer(s, &rest);
 		return;
 	}
+	try_wider(slot);
 	set_limits(slot);
 	submit(slot, COW_OP_MAP, query_flags(&slot->event));
 }
@@ -421,6 +449,7 @@ static void map_fail(struct slot *slot, int status)
 {
 	struct cowd_serve *s = slot->serve;
 
+	slot->failed = true;
 	s->stats.failed++;
 	check_fatal(s, dmu_reply_fail(s->channel, slot->event.id, rest_of(slot),
 				      status));
@@ -669,7 +698,7 @@ static int read_events(struct cowd_serve *s)
 	const struct dmu_event *events;
 	int i, n;
 
-	if (!cowd_serve_wants_events(s))
+	if (s->nr_free < BATCH)
 		return 0;
 	n = dmu_read_events(s->channel, &events);
 	if (n < 0)
@@ -690,13 +719,13 @@ static void start_deferred(struct cowd_serve *s)
 	struct dmu_event event;
 
 	s->retry_deferred = false;
-	for (; n && cowd_serve_wants_events(s); n--) {
+	for (; n && s->nr_free >= BATCH && !s->room_at; n--) {
 		event = s->deferred[s->deferred_first];
 		s->deferred_first = (s->deferred_first + 1) % MAX_DEFERRED;
 		s->nr_deferred--;
 		start(s, &event);
 	}
-	if (n)
+	if (n && !s->room_at)	/* else look_for_room() */
 		s->retry_deferred = true;
 }
 
@@ -764,6 +793,54 @@ static uint64_t narrower(uint64_t n)
 	return p;
 }
 
+/*
+ * The kernel's budget is full of what it cannot forget before a commit, or before I/O
+ * under way ends: ask for the commit, and put the question off.
+ */
+static void no_room(struct slot *slot)
+{
+	struct cowd_serve *s = slot->serve;
+	int64_t now = clock_now_ms();
+
+	if (s->no_room_since && now - s->no_room_since > ROOM_LAST_MS) {
+		map_fail(slot, -ENOMEM);
+		return;
+	}
+	if (!s->no_room_since) {
+		s->no_room_since = now;
+		s->room_ms = ROOM_MS;
+	} else if (!s->room_at) {	/* waiting was in vain */
+		s->widest = num_max(narrower(slot->span), 1);
+		s->room_ms = s->room_ms * 2 > ROOM_MAX_MS ? ROOM_MAX_MS :
+							    s->room_ms * 2;
+	}
+	if (!s->room_at) {
+		s->room_at = now + s->room_ms;
+		check_fatal(s, dmu_request_commit(s->channel));
+	}
+	slot_free(slot);
+	defer(s, &slot->event);
+}
+
+/* Wider answers were never taken, so a narrower one may be. */
+static bool may_be_too_wide(const struct slot *slot)
+{
+	uint64_t widest = slot->serve->widest;
+
+	return slot->span > 1 && (!widest || slot->span > widest);
+}
+
+static void map_too_big(struct slot *slot)
+{
+	if (!may_be_too_wide(slot)) {
+		no_room(slot);
+		return;
+	}
+	slot->span = narrower(slot->span);
+	slot->learns = true;
+	again(slot);
+}
+
 /* What to do about MAP @slot, an answer of which was refused. */
 static void map_refused(struct slot *slot)
 {
@@ -779,6 +856,7 @@ static void map_refused(struct slot *slot)
 		return;
 	}
 	if (err == -EEXIST) {
+		slot->learns = false;
 		/* Narrow first; what is in the way even then is taken away. */
 		if (slot->span != 1) {
 			slot->span = 1;
@@ -791,12 +869,7 @@ static void map_refused(struct slot *slot)
 		return;
 	}
 	if (err == -E2BIG || err == -ENOMEM) {
-		slot->span = narrower(slot->span);
-		if (slot->span) {
-			again(slot);
-			return;
-		}
-		map_fail(slot, -ENOMEM);
+		map_too_big(slot);
 		return;
 	}
 	cowd_log(COWD_ERROR, "the kernel refused a mapping of blocks %llu+%llu: %s",
@@ -824,6 +897,22 @@ static void slot_refused(struct slot *slot)
 }
 
 /*
+ * The answers to @slot were taken.  How wide they may be is learnt, because each that
+ * is refused costs a look at the metadata.
+ */
+static void map_taken(const struct slot *slot)
+{
+	struct cowd_serve *s = slot->serve;
+
+	s->no_room_since = 0;
+	s->nr_taken++;
+	if (!slot->learns)
+		return;
+	s->widest = slot->span;
+	s->nr_taken = 0;
+}
+
+/*
  * The batch was written.  Sent slots are free now, but for those with a
  * refused reply and, if there was any, those that it was to cover (S1).
  */
@@ -846,6 +935,9 @@ static void settle(struct cowd_serve *s)
 			if (slot->step == SLOT_SENT)
 				again(slot);
 		} else if (slot->step == SLOT_SENT) {
+			if (slot->event.type == DMU_EV_MAP &&
+			    !slot->covered && !slot->failed)
+				map_taken(slot);
 			slot_free(slot);
 		}
 	}
@@ -887,6 +979,24 @@ static void ask_for_commit(struct cowd_serve *s)
 							  s->commit_ms * 2;
 }
 
+/* ---- waiting ------------------------------------------------------------ */
+
+/* Questions that were put off for want of room are tried again. */
+static void look_for_room(struct cowd_serve *s)
+{
+	if (!s->room_at || clock_now_ms() < s->room_at)
+		return;
+	s->room_at = 0;
+	s->retry_deferred = true;
+}
+
+static int64_t next_time(const struct cowd_serve *s)
+{
+	if (s->room_at && (!s->commit_at || s->room_at < s->commit_at))
+		return s->room_at;
+	return s->commit_at;
+}
+
 /* ---- public ------------------------------------------------------------- */
 
 int cowd_serve_work(struct cowd_serve *s)
@@ -896,6 +1006,7 @@ int cowd_serve_work(struct cowd_serve *s)
 	if (s->fatal)
 		return s->fatal;
 	ask_for_commit(s);
+	look_for_room(s);
 	cow_dispatch(s->chain);
 	err = flush_replies(s);
 	if (err)
@@ -908,7 +1019,9 @@ int cowd_serve_work(struct cowd_serve *s)
 
 bool cowd_serve_wants_events(const struct cowd_serve *s)
 {
-	return s->nr_free >= BATCH;
+	/* Without room a batch at a time, lest too many are put off. */
+	return s->nr_free >= BATCH &&
+	       (!s->room_at || s->nr_deferred < MAX_DEFERRED / 2);
 }
 
 int cowd_serve_fd(const struct cowd_serve *s)
@@ -918,11 +1031,11 @@ int cowd_serve_fd(const struct cowd_serve *s)
 
 int cowd_serve_timeout(const struct cowd_serve *s)
 {
-	int64_t left;
+	int64_t left, next = next_time(s);
 
-	if (!s->commit_at)
+	if (!next)
 		return -1;
-	left = s->commit_at - clock_now_ms();
+	left = next - clock_now_ms();
 	return left < 0 ? 0 : (int)left;
 }
 

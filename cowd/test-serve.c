@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * The core against a kernel and a libcow that are both played here: read()
+ * The core against a kernel, a libcow and a clock that are all played here: read()
  * and write() of the channel are taken over by the linker's --wrap, and the
  * few functions of libcow that the core calls are below.
  */
@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -37,7 +38,18 @@ static struct {
 	uint32_t bad_type;
 	uint64_t more_than;	/* blocks; extents that are larger */
 	int error, times;
+	int64_t now;		/* ms */
 } kernel;
+
+int __wrap_clock_gettime(clockid_t clock, struct timespec *ts);
+
+int __wrap_clock_gettime(clockid_t clock, struct timespec *ts)
+{
+	(void)clock;
+	ts->tv_sec = kernel.now / 1000;
+	ts->tv_nsec = kernel.now % 1000 * 1000000;
+	return 0;
+}
 
 ssize_t __real_write(int fd, const void *buf, size_t len);
 ssize_t __wrap_write(int fd, const void *buf, size_t len);
@@ -211,6 +223,7 @@ static int start(void **state)
 	cow.at_once = true;
 	may_complete = true;
 	kernel.fd = open("/dev/null", O_RDWR);
+	kernel.now = 1000;
 	err = cowd_serve_new(NULL, kernel.fd, &serve);
 	*state = serve;
 	return err;
@@ -228,6 +241,15 @@ static void work(struct cowd_serve *serve)
 	assert_int_equal(cowd_serve_work(serve), 0);
 }
 
+/* As the worker does it: until something comes, or the time that the core says. */
+static void pass_time(struct cowd_serve *serve)
+{
+	int ms = cowd_serve_timeout(serve);
+
+	if (kernel.nr_read == kernel.nr_events && ms > 0)
+		kernel.now += ms;
+}
+
 /* Work until all that was begun is answered. */
 static void work_out(struct cowd_serve *serve)
 {
@@ -239,6 +261,7 @@ static void work_out(struct cowd_serve *serve)
 		cowd_serve_stats(serve, &stats);
 		if (!stats.in_flight && kernel.nr_read == kernel.nr_events)
 			return;
+		pass_time(serve);
 	}
 	fail_msg("%llu questions are never answered",
 		 (unsigned long long)stats.in_flight);
@@ -318,6 +341,96 @@ static void too_big_is_answered_smaller(void **state)
 	}
 }
 
+/* @n questions, each after the answer to the one before. */
+static void ask_in_turn(struct cowd_serve *serve, unsigned int n)
+{
+	for (; n; n--) {
+		kernel.nr_events = kernel.nr_read = kernel.nr_replies = 0;
+		event(DMU_EV_MAP, DMU_EV_WRITE, n, n % NR_BLOCKS, 1);
+		work_out(serve);
+		assert_int_equal(replied(DMU_RE_MAP, n, NULL), 1);
+	}
+}
+
+static void width_is_learnt_and_forgotten(void **state)
+{
+	kernel.bad_type = DMU_RE_MAP;
+	kernel.more_than = 64;
+	kernel.error = E2BIG;
+	kernel.times = 1000;
+	ask_in_turn(*state, 200);
+	/* 1000, 512, 256 and 128 once, and 128 again three times. */
+	assert_int_equal(1000 - kernel.times, 7);
+	kernel.more_than = NR_BLOCKS;
+	ask_in_turn(*state, 400);
+	assert_int_equal(kernel.replies[0].count, NR_BLOCKS);
+}
+
+static void full_budget_waits_for_a_commit(void **state)
+{
+	struct dmu_reply reply;
+	uint64_t id;
+	int i;
+
+	kernel.bad_type = DMU_RE_MAP;
+	kernel.error = E2BIG;
+	kernel.times = 1000000;
+	for (id = 1; id <= 400; id++)
+		event(DMU_EV_MAP, DMU_EV_WRITE, id, id, 1);
+	for (i = 0; i < 40; i++) {
+		work(*state);
+		pass_time(*state);
+	}
+	/* Asked for, and there is room to read that it comes. */
+	assert_true(replied(DMU_RE_COMMIT, 0, NULL) > 0);
+	assert_int_equal(kernel.nr_read, 400);
+	event(DMU_EV_FLUSH, 0, 1000, 0, 0);
+	for (i = 0; i < 10; i++) {
+		work(*state);
+		pass_time(*state);
+	}
+	assert_int_equal(replied(DMU_RE_FLUSHED, 1000, NULL), 1);
+	kernel.times = 0;
+	cow.widest = 1;
+	work_out(*state);
+	for (id = 1; id <= 400; id++) {
+		assert_int_equal(replied(DMU_RE_FAIL, id, NULL), 0);
+		assert_int_equal(replied(DMU_RE_MAP, id, &reply), 1);
+	}
+}
+
+/* Two answers that are under way fill the budget: the width stays what it was. */
+static void short_want_of_room_is_not_learnt(void **state)
+{
+	ask_in_turn(*state, 1);
+	kernel.bad_type = DMU_RE_MAP;
+	kernel.more_than = 256;
+	kernel.error = E2BIG;
+	kernel.times = 1000;
+	ask_in_turn(*state, 1);
+	assert_int_equal(kernel.replies[0].count, 256);
+	kernel.more_than = 0;
+	kernel.times = 1;
+	ask_in_turn(*state, 1);
+	kernel.times = 0;
+	ask_in_turn(*state, 1);
+	assert_int_equal(kernel.replies[0].count, 256);
+}
+
+/* A question without any room says nothing for long about the next ones. */
+static void failure_is_forgotten(void **state)
+{
+	kernel.bad_type = DMU_RE_MAP;
+	kernel.error = ENOMEM;
+	kernel.times = 1000;
+	event(DMU_EV_MAP, 0, 7, 5, 2);
+	work_out(*state);
+	assert_int_equal(replied(DMU_RE_FAIL, 7, NULL), 1);
+	kernel.times = 0;
+	ask_in_turn(*state, 1000);
+	assert_int_equal(kernel.replies[0].count, NR_BLOCKS);
+}
+
 static void no_memory_fails_in_the_end(void **state)
 {
 	struct dmu_reply reply;
@@ -328,6 +441,7 @@ static void no_memory_fails_in_the_end(void **state)
 	event(DMU_EV_MAP, 0, 7, 5, 2);
 	work_out(*state);
 	assert_int_equal(replied(DMU_RE_FAIL, 7, &reply), 1);
+	assert_true(kernel.now > 30000);
 	assert_int_equal(reply.error, ENOMEM);
 	assert_int_equal(reply.block, 5);
 	assert_int_equal(reply.count, 2);
@@ -512,6 +626,10 @@ int main(void)
 		SERVE_TEST(pending_questions_are_covered_too),
 		SERVE_TEST(long_question_gets_several_answers),
 		SERVE_TEST(too_big_is_answered_smaller),
+		SERVE_TEST(width_is_learnt_and_forgotten),
+		SERVE_TEST(failure_is_forgotten),
+		SERVE_TEST(full_budget_waits_for_a_commit),
+		SERVE_TEST(short_want_of_room_is_not_learnt),
 		SERVE_TEST(no_memory_fails_in_the_end),
 		SERVE_TEST(mapping_in_the_way_is_taken_away),
 		SERVE_TEST(wrong_answer_is_an_error),

@@ -12,12 +12,15 @@ places=$((long ? 4096 : 256))
 stride=$((4 * 1024 * 1024 / places))m	# 4 TiB / places
 budget=2m	# all of it would take 16 MiB in bits alone
 
+asked() { cowctl status --json mydev | tr -d ' \n' | grep -o "\"$1\":[0-9]*" | cut -d : -f 2; }
+
 within()
 {
 	local bytes max
 	bytes=$(counter map_bytes) max=$(counter map_budget)
 	[ "$bytes" -le "$max" ] || die "$1: $bytes bytes of map, the budget is $max"
-	say "$1: $bytes bytes of $max, $(counter extents) extents, $(counter evictions) evictions"
+	say "$1: $bytes bytes of $max, $(counter extents) extents, $(counter evictions) evictions," \
+		"$(asked map) questions, $(asked refused) answers refused"
 }
 
 # The shrinker is called as under pressure: nothing but what is uncommitted stays.
@@ -71,6 +74,8 @@ within "verified while shrinking"
 dmsetup message mydev 0 map_memory 256
 stamps verify -v 3 -s 8k -t $stride -d $dev
 within "256 KiB"
+# How much fits is learnt, not found out by each question again.
+[ $(($(asked refused) * 4)) -lt "$(asked map)" ] || die "too many answers were refused"
 dmsetup status mydev
 cowctl stop mydev
 dscow_tool -k image
