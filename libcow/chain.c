@@ -226,13 +226,33 @@ static void cancel_all(struct cow_chain *c)
 		cow_request_finish(c, req, -ECANCELED);
 }
 
+/* Everything that was asked for is done and durable. */
+static bool is_settled(const struct cow_chain *c)
+{
+	return c->writable && c->active.priv.next == &c->active &&
+	       !cow_chain_dirty(c) && !c->commit.lost;
+}
+
+static void finish(struct cow_chain *c)
+{
+	struct cow_image *top = c->images[0];
+
+	/* The error was reported; the image stays as after a crash. */
+	if (top->opened && top->plugin->finish)
+		top->plugin->finish(top->handle);
+}
+
 void cow_chain_close(struct cow_chain *c)
 {
+	bool settled;
 	uint32_t i;
 
 	if (!c)
 		return;
+	settled = is_settled(c);
 	cancel_all(c);
+	if (settled)
+		finish(c);
 	cow_engine_stop(&c->engine);
 	for (i = 0; i < c->nr_images; i++)
 		cow_image_close(c->images[i]);
@@ -252,8 +272,6 @@ void cow_chain_close(struct cow_chain *c)
 
 void cow_chain_info(const struct cow_chain *c, struct cow_chain_info *info)
 {
-	const struct cow_plugin *top = c->images[0]->plugin;
-
 	memset(info, 0, sizeof(*info));
 	info->size = c->size;
 	info->block_size = c->block_size;
@@ -261,8 +279,8 @@ void cow_chain_info(const struct cow_chain *c, struct cow_chain_info *info)
 	info->nr_blocks = c->nr_blocks;
 	info->nr_files = c->nr_files;
 	info->writable = c->writable;
-	info->can_discard = top->discard;
-	info->can_write_zeroes = top->write_zeroes;
+	info->can_discard = cow_image_discards(c->images[0]);
+	info->can_write_zeroes = cow_image_zeroes(c->images[0]);
 }
 
 int cow_chain_file(const struct cow_chain *c, uint32_t file,

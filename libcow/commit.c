@@ -155,6 +155,20 @@ static void start_write(struct cow_chain *chain, struct cow_table *t)
 	cow_engine_submit(&chain->engine, &t->io);
 }
 
+/* Who waits here is told when the commit fails, as are those without room. */
+int cow_commit_first(struct cow_image *img)
+{
+	struct cow_chain *chain = img->chain;
+
+	if (!chain || !chain->current)
+		return cow_error(img, -EINVAL,
+			"the plugin %s waits for a commit outside of a restarted callback",
+			img->plugin->name);
+	chain->current->priv.starved = true;
+	chain->commit.wanted = true;
+	return -EAGAIN;
+}
+
 /* --- Stages --------------------------------------------------------------- */
 
 static void fail_starved(struct cow_chain *chain, int status)

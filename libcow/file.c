@@ -313,6 +313,21 @@ bool cow_file_in_memory(struct cow_image *img, uint32_t file)
 	       (st.f_type == TMPFS_MAGIC || st.f_type == RAMFS_MAGIC);
 }
 
+int cow_file_next_data(struct cow_image *img, uint32_t file, uint64_t offset,
+		       uint64_t *data)
+{
+	struct cow_file *f = image_file(img, file);
+	off_t at;
+
+	if (!f)
+		return -EINVAL;
+	at = lseek(f->fd, (off_t)offset, SEEK_DATA);
+	*data = at < 0 ? offset : (uint64_t)at;
+	if (at < 0 && errno == ENXIO)
+		*data = num_max(offset, f->size);
+	return 0;
+}
+
 int cow_file_extend(struct cow_image *img, uint32_t file, uint64_t size)
 {
 	struct cow_file *f = image_file(img, file);

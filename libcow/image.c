@@ -168,6 +168,24 @@ int cow_image_tables(struct cow_image *img, uint32_t size, uint64_t count)
 	return 0;
 }
 
+int cow_image_fixed_places(struct cow_image *img)
+{
+	if (!img->opening)
+		return -EINVAL;
+	img->fixed_places = true;
+	return 0;
+}
+
+bool cow_image_discards(const struct cow_image *img)
+{
+	return img->plugin->discard && !img->fixed_places;
+}
+
+bool cow_image_zeroes(const struct cow_image *img)
+{
+	return img->plugin->write_zeroes && !img->fixed_places;
+}
+
 static int copy_text(char **to, const char *from)
 {
 	if (!from)

@@ -144,6 +144,7 @@ struct cow_image {
 	void *handle;
 	bool opened;
 	bool opening;			/* ->open() runs */
+	bool fixed_places;		/* no ->discard(), no ->write_zeroes() */
 	uint32_t level;
 	uint32_t flags;			/* COW_OPEN_* */
 	char *path;
@@ -175,6 +176,9 @@ int cow_image_open(const struct cow_image_params *params,
 		   struct cow_image **img);
 void cow_image_close(struct cow_image *img);
 int cow_image_add_file(struct cow_image *img, struct cow_file *file);
+/* Does the image itself want to know of discards, or of zeroes? */
+bool cow_image_discards(const struct cow_image *img);
+bool cow_image_zeroes(const struct cow_image *img);
 /* path relative to the folder of base; *result is to be freed. */
 int cow_path_join(const char *base, const char *path, char **result);
 /* Is path, its links resolved, inside one of the folders? */

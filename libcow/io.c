@@ -393,7 +393,7 @@ static int discard_run(struct cow_chain *c, const struct run *r,
 
 int cow_pdiscard(struct cow_chain *c, uint64_t offset, uint64_t len)
 {
-	bool native = c->images[0]->plugin->discard;
+	bool native = cow_image_discards(c->images[0]);
 	struct run r;
 	int ret;
 
@@ -442,7 +442,7 @@ static int zero_part(struct cow_chain *c, const struct span *s)
 
 int cow_pwrite_zeroes(struct cow_chain *c, uint64_t offset, uint64_t len)
 {
-	bool native = c->images[0]->plugin->write_zeroes;
+	bool native = cow_image_zeroes(c->images[0]);
 	struct run r;
 	int ret;
 

@@ -15,8 +15,11 @@
 #include <errno.h>
 #include <string.h>
 
-/* COPIED is passed on in runs of so many blocks: few tables at a time. */
-#define COPIED_STEP (1ull << 20)
+/*
+ * A change is passed on in runs of so many blocks: few tables at a time, also
+ * where a table is of a few hundred blocks and there are two copies of it.
+ */
+#define CHANGE_STEP (1ull << 14)
 
 enum { STATE_TOP, STATE_RESOLVE, STATE_BITS };
 
@@ -118,49 +121,51 @@ static int image_file_index(const struct cow_image *img,
 	return -EINVAL;
 }
 
-static int copied_step(struct cow_chain *chain, struct cow_request *req)
+static int copied_step(struct cow_chain *chain, struct cow_request *req,
+		       uint64_t count)
 {
 	struct cow_image *top = chain->images[0];
 	uint64_t done = req->priv.progress;
 	struct cow_extent extent = {
 		.first = req->first + done,
-		.count = num_min(req->count - done, COPIED_STEP),
+		.count = count,
 		.offset = req->offset + done * chain->block_size,
 	};
 	int ret;
 
 	ret = image_file_index(top, chain->files[req->file], &extent.file);
-	if (!ret)
-		ret = top->plugin->copied(top->handle, &extent);
-	if (!ret)
-		req->priv.progress += extent.count;
-	return ret;
+	return ret ? ret : top->plugin->copied(top->handle, &extent);
 }
 
-static int run_copied(struct cow_chain *chain, struct cow_request *req)
+static int change_step(struct cow_chain *chain, struct cow_request *req,
+		       uint64_t count)
 {
-	int ret = 0;
+	struct cow_image *top = chain->images[0];
+	uint64_t first = req->first + req->priv.progress;
 
-	while (!ret && req->priv.progress < req->count) {
-		ret = copied_step(chain, req);
-		if (!ret)
-			cow_cache_unpin(chain, req);
-	}
-	return ret;
+	if (req->op == COW_OP_COPIED)
+		return copied_step(chain, req, count);
+	if (req->op == COW_OP_DISCARD)
+		return top->plugin->discard(top->handle, first, count);
+	return top->plugin->write_zeroes(top->handle, first, count);
 }
 
 static int run_change(struct cow_chain *chain, struct cow_request *req)
 {
-	struct cow_image *top = chain->images[0];
+	uint64_t n;
+	int ret;
 
 	if (must_wait(chain, req))
 		return -EAGAIN;
-	if (req->op == COW_OP_COPIED)
-		return run_copied(chain, req);
-	if (req->op == COW_OP_DISCARD)
-		return top->plugin->discard(top->handle, req->first,
-					    req->count);
-	return top->plugin->write_zeroes(top->handle, req->first, req->count);
+	while (req->priv.progress < req->count) {
+		n = num_min(req->count - req->priv.progress, CHANGE_STEP);
+		ret = change_step(chain, req, n);
+		if (ret)
+			return ret;
+		req->priv.progress += n;
+		cow_cache_unpin(chain, req);
+	}
+	return 0;
 }
 
 /* --- Run ------------------------------------------------------------------ */
@@ -265,7 +270,7 @@ static int check_copied(struct cow_chain *chain,
 
 static int check_request(struct cow_chain *chain, struct cow_request *req)
 {
-	const struct cow_plugin *plugin = chain->images[0]->plugin;
+	const struct cow_image *top = chain->images[0];
 
 	if (req->op == COW_OP_MAP)
 		return check_map(chain, req);
@@ -277,10 +282,11 @@ static int check_request(struct cow_chain *chain, struct cow_request *req)
 	case COW_OP_COMMIT:
 		return 0;
 	case COW_OP_DISCARD:
-		return plugin->discard ? check_range(chain, req) : -EOPNOTSUPP;
+		return cow_image_discards(top) ? check_range(chain, req) :
+						 -EOPNOTSUPP;
 	case COW_OP_WRITE_ZEROES:
-		return plugin->write_zeroes ? check_range(chain, req) :
-					      -EOPNOTSUPP;
+		return cow_image_zeroes(top) ? check_range(chain, req) :
+					       -EOPNOTSUPP;
 	default:
 		return -EINVAL;
 	}

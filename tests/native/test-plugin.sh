@@ -51,6 +51,7 @@ env -u COWD_PLUGIN_DIR "$tool" --plugin-dir "$installed" -c "$dir/o" "$dir/base"
 mkdir "$dir/work"
 cd "$dir/work"
 export COWD_PLUGIN_DIR=$dir:$installed MODEL_FORMAT=toy
+"$build/tests/native/test-calls"
 for seed in $(seq 1 "${MODEL_COUNT:-20}"); do
 	"$build/tests/native/model" "$seed" "${MODEL_STEPS:-150}"
 done

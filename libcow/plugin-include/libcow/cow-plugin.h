@@ -31,8 +31,8 @@
  * have arrived.  So a callback first gets all tables that it needs and
  * changes tables and handle only after the last one that can fail.
  * Tables stay pinned until the callback has returned something else.
- * probe, open, info, backing, create, check, amend and describe may block
- * and use cow_read() and cow_write().
+ * probe, open, info, backing, create, check, amend, describe and finish may
+ * block and use cow_read() and cow_write().
  */
 #ifndef LIBCOW_COW_PLUGIN_H
 #define LIBCOW_COW_PLUGIN_H
@@ -290,6 +290,12 @@ struct cow_plugin {
 	 * out all the same.
 	 */
 	bool shared;
+	/*
+	 * The image was open for writing, all is durable, and nothing comes
+	 * any more but ->close(): mark it as closed.  Not called when
+	 * something was not committed.  May block.
+	 */
+	int (*finish)(void *handle);
 };
 
 typedef const struct cow_plugin *(*cow_plugin_entry_fn)(void);
@@ -336,6 +342,11 @@ const char *cow_image_option(const struct cow_image *img, const char *name);
  * that the image has, for which more memory would be of no use.
  */
 int cow_image_tables(struct cow_image *img, uint32_t size, uint64_t count);
+/*
+ * This image cannot say that a block reads as zeroes: do not call ->discard()
+ * and ->write_zeroes(), but act on the places.  Called in ->open().
+ */
+int cow_image_fixed_places(struct cow_image *img);
 
 /* --- Files ------------------------------------------------------------- */
 
@@ -357,6 +368,12 @@ bool cow_file_in_memory(struct cow_image *img, uint32_t file);
  * folder), with the image's rights.  Sets *file.  Only in ->open().
  */
 int cow_file_add(struct cow_image *img, const char *path, uint32_t *file);
+/*
+ * The first byte from offset on that may be other than zero: offset itself
+ * where that is not known, the file's end when there is none.  Blocking.
+ */
+int cow_file_next_data(struct cow_image *img, uint32_t file, uint64_t offset,
+		       uint64_t *data);
 /* Make a file larger (never smaller); new bytes read as zeroes. */
 int cow_file_extend(struct cow_image *img, uint32_t file, uint64_t size);
 /*
@@ -407,6 +424,13 @@ void *cow_table_data(struct cow_table *table);
 /* These bytes were changed.  Cannot fail.  Only for a table got to write. */
 void cow_table_dirty(struct cow_table *table, uint32_t offset,
 		     uint32_t length);
+
+/*
+ * Before this callback goes on, have all that is dirty made durable: to be
+ * returned from one that is restarted, which is called again after
+ * ->committed().  Returns -EAGAIN.
+ */
+int cow_commit_first(struct cow_image *img);
 
 /* --- Reports ----------------------------------------------------------- */
 

@@ -30,6 +30,7 @@ struct header {
 	char magic[8];
 	uint64_t size, blocks, clusters, map_offset, data_offset;
 	uint32_t block_size;
+	uint32_t in_use;	/* is being written: durable before a write */
 	char backing_path[1024], backing_format[32];
 };
 
@@ -40,6 +41,7 @@ struct toy {
 	struct cow_image *img;
 	struct header h;
 	bool writable;
+	enum { UNMARKED, MARKING, MARKED } mark;	/* of in_use */
 	uint8_t *use;		/* a cluster */
 	uint64_t *pending;	/* a block: cluster + 1 given for it, or 0 */
 	uint64_t next;		/* cluster to look at next */
@@ -88,6 +90,35 @@ static void dirty(struct cow_table *table, const void *at, uint32_t len)
 	const char *start = cow_table_data(table);
 
 	cow_table_dirty(table, (uint32_t)((const char *)at - start), len);
+}
+
+/* --- In use --------------------------------------------------------------- */
+
+/* Nothing is written before the header says so, durably. */
+static int mark(struct toy *t)
+{
+	struct cow_table *table;
+	struct header *h;
+	int ret;
+
+	if (t->mark == MARKED)
+		return 0;
+	ret = cow_table_get_write(t->img, 0, 0, TABLE, 0, &table);
+	if (ret)
+		return ret;
+	h = cow_table_data(table);
+	h->in_use = 1;
+	dirty(table, &h->in_use, sizeof(h->in_use));
+	t->mark = MARKING;
+	return cow_commit_first(t->img);
+}
+
+static int toy_finish(void *handle)
+{
+	struct toy *t = handle;
+
+	t->h.in_use = 0;
+	return cow_write(t->img, 0, &t->h, sizeof(t->h), 0);
 }
 
 /* --- Map ------------------------------------------------------------------ */
@@ -153,9 +184,12 @@ static int toy_map(void *handle, const struct cow_query *q,
 	struct toy *t = handle;
 	struct cow_table *table;
 	uint64_t *at, entry;
-	int ret;
+	int ret = 0;
 
-	ret = get_entry(t, q->first, false, &table, &at);
+	if (q->flags & COW_QUERY_WRITE)
+		ret = mark(t);
+	if (!ret)
+		ret = get_entry(t, q->first, false, &table, &at);
 	if (ret)
 		return ret;
 	entry = *at;
@@ -163,7 +197,8 @@ static int toy_map(void *handle, const struct cow_query *q,
 	m->count = 1;
 	if (entry && !(entry & (FLAG_ZERO | FLAG_XOR))) {
 		m->kind = COW_KIND_LINEAR;
-		m->flags = t->writable ? COW_MAPPING_WRITABLE : 0;
+		m->flags = t->writable && t->mark == MARKED ?
+			   COW_MAPPING_WRITABLE : 0;
 		m->offset = place(t, CLUSTER(entry));
 		return 0;
 	}
@@ -296,6 +331,8 @@ static void toy_committed(void *handle, int status)
 	struct toy *t = handle;
 	uint64_t c;
 
+	if (!status && t->mark == MARKING)
+		t->mark = MARKED;
 	for (c = 0; c < t->h.clusters; c++) {
 		if (t->use[c] == COMMITTING)
 			t->use[c] = status ? FREED : FREED_COMMITTED;
@@ -359,7 +396,9 @@ static int toy_open(struct cow_image *img, uint32_t flags, void **handle)
 		ret = find_leaks(t);
 	if (!ret)
 		ret = cow_image_tables(img, TABLE,
-				       (t->h.data_offset - TABLE) / TABLE);
+				       t->h.data_offset / TABLE);
+	if (!ret && cow_image_option(img, "fixed"))
+		ret = cow_image_fixed_places(img);
 	if (ret) {
 		toy_close(t);
 		return ret;
@@ -467,10 +506,16 @@ static int toy_check(void *handle, struct cow_check *check, bool repair)
 	return ret;
 }
 
+static const struct cow_option toy_options[] = {
+	{ "fixed", "the image itself is not asked to discard", COW_OPTION_OPEN },
+	{ 0 }
+};
+
 static const struct cow_plugin toy_plugin = {
 	COW_PLUGIN_HEADER,
 	.name = "toy",
 	.description = "for tests only",
+	.options = toy_options,
 	.open = toy_open,
 	.close = toy_close,
 	.info = toy_info,
@@ -483,6 +528,7 @@ static const struct cow_plugin toy_plugin = {
 	.read = toy_read,
 	.create = toy_create,
 	.check = toy_check,
+	.finish = toy_finish,
 };
 
 COW_PLUGIN_REGISTER(toy_plugin)
