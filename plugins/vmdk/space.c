@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* space.c - which parts of a sparse extent's file are in use. */
+#include "space.h"
+
+#include <common/bits.h>
+#include <common/num.h>
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static uint64_t bytes(const struct vmdk_space *s)
+{
+	return num_div_up(s->max, 8);
+}
+
+int vmdk_space_init(struct vmdk_space *s, uint32_t unit, uint64_t end,
+		    uint64_t max)
+{
+	memset(s, 0, sizeof(*s));
+	s->unit = unit;
+	s->end = end;
+	s->max = max;
+	s->taken = calloc(1, bytes(s));
+	s->ref = calloc(1, bytes(s));
+	s->freed = calloc(1, bytes(s));
+	s->freeing = calloc(1, bytes(s));
+	return s->taken && s->ref && s->freed && s->freeing ? 0 : -ENOMEM;
+}
+
+void vmdk_space_free(struct vmdk_space *s)
+{
+	free(s->taken);
+	free(s->ref);
+	free(s->freed);
+	free(s->freeing);
+	memset(s, 0, sizeof(*s));
+}
+
+void vmdk_space_ready(struct vmdk_space *s)
+{
+	memcpy(s->taken, s->ref, bytes(s));
+	s->nr_taken = bits_count(s->taken, 0, s->end);
+}
+
+/* --- Find and give -------------------------------------------------------- */
+
+static uint64_t find_from(const struct vmdk_space *s, uint64_t from,
+			  uint64_t to, uint64_t want, uint64_t *unit)
+{
+	*unit = bits_next_clear(s->taken, from, to);
+	if (*unit == to)
+		return 0;
+	return bits_next_set(s->taken, *unit, num_min(*unit + want, to)) -
+	       *unit;
+}
+
+uint64_t vmdk_space_find(struct vmdk_space *s, uint64_t want, uint64_t *unit)
+{
+	uint64_t n;
+
+	if (s->nr_taken == s->end)
+		return 0;
+	n = find_from(s, s->cursor, s->end, want, unit);
+	if (!n)
+		n = find_from(s, 0, s->cursor, want, unit);
+	return n;
+}
+
+void vmdk_space_give(struct vmdk_space *s, uint64_t unit, uint64_t count)
+{
+	bits_set_run(s->taken, unit, count);
+	s->nr_taken += count;
+	s->cursor = unit + count < s->end ? unit + count : 0;
+}
+
+static void release(struct vmdk_space *s, uint64_t unit)
+{
+	bits_clear(s->taken, unit);
+	s->nr_taken--;
+}
+
+static bool is_idle(const struct vmdk_space *s, uint64_t unit)
+{
+	return !bits_test(s->ref, unit) && !bits_test(s->freed, unit) &&
+	       !bits_test(s->freeing, unit);
+}
+
+void vmdk_space_return(struct vmdk_space *s, uint64_t unit, uint64_t count)
+{
+	for (; count; unit++, count--) {
+		if (bits_test(s->taken, unit) && is_idle(s, unit))
+			release(s, unit);
+	}
+}
+
+/* --- Use and drop --------------------------------------------------------- */
+
+bool vmdk_space_may_use(const struct vmdk_space *s, uint64_t unit)
+{
+	return unit < s->end && is_idle(s, unit);
+}
+
+void vmdk_space_use(struct vmdk_space *s, uint64_t unit)
+{
+	if (!bits_test(s->taken, unit))
+		s->nr_taken++;
+	bits_set_run(s->taken, unit, 1);
+	bits_set_run(s->ref, unit, 1);
+}
+
+void vmdk_space_drop(struct vmdk_space *s, uint64_t unit)
+{
+	bits_clear(s->ref, unit);
+	bits_set(s->freed, unit);
+	s->nr_freed++;
+}
+
+/* --- Commit --------------------------------------------------------------- */
+
+static void take_over(struct vmdk_space *s)
+{
+	uint8_t *bits = s->freed;
+
+	s->freed = s->freeing;
+	s->freeing = bits;
+	s->nr_freeing = s->nr_freed;
+	s->nr_freed = 0;
+}
+
+/* A commit that failed has left its units in freeing: they go with these. */
+static void merge(struct vmdk_space *s)
+{
+	uint64_t unit = bits_next_set(s->freeing, 0, s->end);
+
+	for (; unit < s->end; unit = bits_next_set(s->freeing, unit, s->end)) {
+		bits_clear(s->freeing, unit);
+		bits_set(s->freed, unit);
+		s->nr_freed++;
+	}
+	s->nr_freeing = 0;
+}
+
+void vmdk_space_commit(struct vmdk_space *s)
+{
+	if (s->nr_freeing)
+		merge(s);
+	if (s->nr_freed)
+		take_over(s);
+}
+
+void vmdk_space_committed(struct vmdk_space *s, bool ok)
+{
+	uint64_t unit;
+
+	if (!ok || !s->nr_freeing)
+		return;
+	for (unit = bits_next_set(s->freeing, 0, s->end); unit < s->end;
+	     unit = bits_next_set(s->freeing, unit, s->end)) {
+		bits_clear(s->freeing, unit);
+		release(s, unit);
+	}
+	s->nr_freeing = 0;
+}
