@@ -615,7 +615,7 @@ static void make_overlay(const char *path, const char *own_format,
 }
 
 /* An overlay between base and top, some of whose blocks are written. */
-static void write_middle(void)
+static void write_middle(const char *format)
 {
 	struct cow_open_params p = COW_OPEN_PARAMS_INIT;
 	struct cow_chain_info info;
@@ -624,7 +624,7 @@ static void write_middle(void)
 
 	p.plugins = t.plugins;
 	p.path = "middle.img";
-	p.format = "dscow";
+	p.format = format;
 	p.flags = COW_OPEN_WRITE;
 	must(cow_chain_open(&p, &c), "open middle");
 	cow_chain_info(c, &info);
@@ -658,20 +658,69 @@ static void prepare_raw(void)
 		 any_block_size(512));
 }
 
-static void prepare_overlay(const char *format)
+/* middle_format: of an image between the two, or "raw" for none. */
+static void prepare_overlay(const char *format, const char *middle_format)
 {
 	uint64_t size = any_size(chance(2));
-	bool middle = chance(2) && strcmp(format, "toy");
+	bool middle = chance(2) && strcmp(middle_format, "raw");
 
 	fill(t.now, size);
 	make_base(size);
 	if (middle) {
-		make_overlay("middle.img", "dscow", "base.img", "raw");
-		write_middle();
+		make_overlay("middle.img", middle_format, "base.img", "raw");
+		write_middle(middle_format);
 	}
 	make_overlay(top_path, format, middle ? "middle.img" : "base.img",
-		     middle ? "dscow" : "raw");
+		     middle ? middle_format : "raw");
 	t.format = format;
+}
+
+static void make_alone(const char *path, const char *format)
+{
+	struct cow_create_params p = {
+		.plugins = t.plugins,
+		.path = path,
+		.format = format,
+		.size = any_size(chance(2)),
+		.block_size = any_block_size(4096),
+		.force = true,
+	};
+
+	must(cow_create_image(&p), "create");
+}
+
+/* Over one or two of the same format, where there can be no other. */
+static void prepare_self(const char *format)
+{
+	make_alone("middle.img", format);
+	write_middle(format);
+	if (chance(2)) {
+		must(rename("middle.img", "base.img") ? -errno : 0, "rename");
+		make_overlay("middle.img", format, "base.img", format);
+		write_middle(format);
+	}
+	make_overlay(top_path, format, "middle.img", format);
+	t.format = format;
+}
+
+/*
+ * MODEL_FORMAT=NAME tests another format than dscow; MODEL_BASE says over
+ * what: none, raw, self for images of that format, or the format of an image
+ * between it and the raw base.
+ */
+static void prepare_format(const char *format)
+{
+	const char *base = getenv("MODEL_BASE");
+
+	if (!base)
+		base = strcmp(format, "toy") ? "dscow" : "raw";
+	t.format = format;
+	if (!strcmp(base, "none"))
+		make_alone(top_path, format);
+	else if (!strcmp(base, "self"))
+		prepare_self(format);
+	else
+		prepare_overlay(format, base);
 }
 
 static void prepare(void)
@@ -684,9 +733,9 @@ static void prepare(void)
 		die("no memory");
 	t.kernel = chance(2);
 	if (getenv("MODEL_FORMAT"))
-		prepare_overlay(getenv("MODEL_FORMAT"));
+		prepare_format(getenv("MODEL_FORMAT"));
 	else if (chance(4))
-		prepare_overlay("dscow");
+		prepare_format("dscow");
 	else
 		prepare_raw();
 	attach();
