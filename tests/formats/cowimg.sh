@@ -19,16 +19,6 @@ run()
 	[ "$status" = "$want" ] || { echo "status $status instead of $want"; return 1; }
 }
 
-# What is here, but for our own notes: who writes changes size, time or inode.
-state()
-{
-	local f
-	for f in *; do
-		case $f in out | err | check.log | before | now) continue ;; esac
-		stat -c '%n %s %y %i' "$f"
-	done
-}
-
 # says STATUS TEXT ARG...: one sentence, nothing else, all files as before.
 says()
 {
@@ -122,6 +112,23 @@ check "holes are not read" holes
 check "the data is there" cmp -n 1048576 a.raw huge2.raw 0 5242880000000
 check "sparse as it was" test "$(stat -c %b huge2.raw)" -lt 8192
 rm huge.raw huge2.raw
+
+# --- compressed clusters and chains of qcow2, where the format is there -------
+if [ -e "$BUILD/plugins/qcow2/qcow2.la" ]; then
+	qemu-img convert -c -f raw -O qcow2 a.raw c.qcow2
+	qemu-img create -q -f qcow2 -b c.qcow2 -F qcow2 top.qcow2
+	qemu-io -f qcow2 -c "write -P 7 100k 300k" -c "write -z 1m 64k" top.qcow2 >/dev/null
+	check "map of compressed clusters" maps_right qcow2 c.qcow2
+	check "are told" json '[.[] | select(.compressed)] | length > 0' map -f qcow2 --json c.qcow2
+	check "map of a chain" maps_right qcow2 top.qcow2
+	check "tells the depth" json '[.[] | .depth // empty] | unique == [0, 1]' map -f qcow2 --json top.qcow2
+	check "a chain of qcow2 to one" run 0 convert -f qcow2 -O qcow2 top.qcow2 one.qcow2
+	check "qemu-img agrees" qemu-img compare -f qcow2 -F qcow2 top.qcow2 one.qcow2
+	check "and finds no damage" qemu-img check -f qcow2 one.qcow2
+	check "clusters of 4k" run 0 convert -f qcow2 -O qcow2 -s 4k top.qcow2 small.qcow2
+	check "have that size" json '."block-size" == 4096' info -f qcow2 --json small.qcow2
+	check "qemu-img agrees" qemu-img compare -f qcow2 -F qcow2 top.qcow2 small.qcow2
+fi
 
 # --- what must not happen ----------------------------------------------------
 check "an image is not replaced" says 1 "b.raw: exists already; use --force" \

@@ -216,6 +216,17 @@ sum_of()
 	fi
 }
 
+# What is here, but for the notes of scripts: who writes a file changes its size,
+# time or inode.
+state()
+{
+	local f
+	for f in *; do
+		case $f in out | err | check.log | before | now) continue ;; esac
+		stat -c '%n %s %y %i' "$f"
+	done
+}
+
 # expect_refused FORMAT IMAGE TEXT [OPTION...]: opening fails; -w in OPTIONs
 # opens it for writing.
 expect_refused()

@@ -13,12 +13,12 @@ says()
 {
 	local text=$1 before
 	shift
-	before=$(stat -c '%n %s %y %i' ./*.*)
+	before=$(state)
 	"$@" >out 2>err && { echo "it succeeded"; return 1; }
 	cat err
 	[ "$(wc -l <err)" = 1 ] || { echo "no single sentence"; return 1; }
 	grep -qE -- "$text" err || { echo "it does not say: $text"; return 1; }
-	[ "$before" = "$(stat -c '%n %s %y %i' ./*.*)" ] || { echo "a file has changed"; return 1; }
+	[ "$before" = "$(state)" ] || { echo "a file has changed"; return 1; }
 }
 
 is() { check_image "$1" "$2" && qemu-img compare -f "$1" -F raw "$2" "$3"; }
