@@ -249,6 +249,7 @@ void cow_chain_close(struct cow_chain *c)
 
 	if (!c)
 		return;
+	cow_commit_tidy(c);
 	settled = is_settled(c);
 	cancel_all(c);
 	if (settled)

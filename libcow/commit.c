@@ -194,6 +194,7 @@ static void commit_end(struct cow_chain *chain)
 	c->stage = COW_COMMIT_IDLE;
 	c->frozen = false;
 	c->done++;
+	c->tidy = false;
 	if (plugin->committed)
 		plugin->committed(chain->images[0]->handle, status);
 	if (status)
@@ -277,6 +278,22 @@ static bool stage_idle(struct cow_chain *chain)
 	c->phase = 0;
 	c->status = 0;
 	return true;
+}
+
+void cow_commit_more(struct cow_image *img)
+{
+	struct cow_commit *c = &img->chain->commit;
+
+	c->tidy = true;
+	c->wanted = true;
+}
+
+void cow_commit_tidy(struct cow_chain *chain)
+{
+	while (chain->commit.tidy && chain->engine.in_flight) {
+		cow_engine_wait(&chain->engine);
+		cow_dispatch(chain);
+	}
 }
 
 bool cow_commit_run(struct cow_chain *chain)

@@ -12,6 +12,7 @@
  *	request.c	requests: run, restart, done
  *	resolve.c	a mapping through all images of the chain
  *	scratch.c	blocks that stand nowhere as they are
+ *	work.c		what plugins do that may block
  *	io.c		data, for tools and tests
  *
  * Only engine.c knows of the helper thread; all else runs in one thread.
@@ -158,6 +159,7 @@ struct cow_image {
 	uint64_t size;			/* bytes of the disk */
 	uint32_t block_size;
 	uint64_t nr_blocks;
+	uint64_t run_blocks;		/* see struct cow_image_info */
 	char *backing_path, *backing_format;
 };
 
@@ -262,6 +264,7 @@ struct cow_commit {
 	unsigned int pending;		/* I/O of this stage */
 	int status;
 	bool wanted;			/* by the cache, for room */
+	bool tidy;			/* by the plugin, to follow another */
 	bool data_durable;
 	bool frozen;			/* what it writes is settled */
 	uint64_t last_id;		/* requests up to it are covered */
@@ -273,6 +276,8 @@ struct cow_commit {
 
 /* Go on as far as possible.  True when something went on. */
 bool cow_commit_run(struct cow_chain *chain);
+/* Before the chain is closed: what cow_commit_more() asked for. */
+void cow_commit_tidy(struct cow_chain *chain);
 
 /* --- Scratch (scratch.c) ----------------------------------------------- */
 
@@ -301,6 +306,19 @@ int cow_scratch_make(struct cow_chain *chain, struct cow_request *req);
 /* req is gone: let the next one have the buffer. */
 void cow_scratch_release(struct cow_chain *chain, struct cow_request *req);
 
+/* --- Work of plugins (work.c) ------------------------------------------ */
+
+struct cow_work {
+	struct cow_request *owner;	/* who waits for it, or NULL */
+	bool busy;
+	int (*work)(const void *arg);
+	uint64_t arg[COW_WORK_ARG_MAX / 8];
+	struct cow_io io;
+};
+
+/* req is gone: what it waited for is of no interest. */
+void cow_work_release(struct cow_chain *chain, struct cow_request *req);
+
 /* --- The chain --------------------------------------------------------- */
 
 struct cow_chain {
@@ -322,6 +340,7 @@ struct cow_chain {
 	struct cow_cache cache;
 	struct cow_commit commit;
 	struct cow_scratch scratch;
+	struct cow_work work;
 	struct cow_request active;	/* a ring of all not done, by id */
 	struct cow_request *current;	/* whose callback runs */
 	uint64_t next_id;

@@ -36,6 +36,7 @@ void cow_request_finish(struct cow_chain *chain, struct cow_request *req,
 	req->priv.next->priv.prev = req->priv.prev;
 	cow_cache_unpin(chain, req);
 	cow_scratch_release(chain, req);
+	cow_work_release(chain, req);
 	if (status && req->op == COW_OP_COPIED && status != -ECANCELED)
 		chain->commit.lost = status;
 	chain->nr_done++;
@@ -150,6 +151,16 @@ static int change_step(struct cow_chain *chain, struct cow_request *req,
 	return top->plugin->write_zeroes(top->handle, first, count);
 }
 
+/* How many blocks the next step is of: cut as the plugin wants it. */
+static uint64_t step_blocks(const struct cow_image *top,
+			    const struct cow_request *req)
+{
+	uint64_t done = req->priv.progress, run = top->run_blocks;
+	uint64_t n = num_min(req->count - done, CHANGE_STEP);
+
+	return run ? num_min(n, run - (req->first + done) % run) : n;
+}
+
 static int run_change(struct cow_chain *chain, struct cow_request *req)
 {
 	uint64_t n;
@@ -158,7 +169,7 @@ static int run_change(struct cow_chain *chain, struct cow_request *req)
 	if (must_wait(chain, req))
 		return -EAGAIN;
 	while (req->priv.progress < req->count) {
-		n = num_min(req->count - req->priv.progress, CHANGE_STEP);
+		n = step_blocks(chain->images[0], req);
 		ret = change_step(chain, req, n);
 		if (ret)
 			return ret;

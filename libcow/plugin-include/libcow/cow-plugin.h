@@ -77,6 +77,12 @@ struct cow_image_info {
 	 */
 	const char *backing_path;
 	const char *backing_format;
+	/*
+	 * ->copied(), ->discard() and ->write_zeroes() are called for runs
+	 * that cross no multiple of so many blocks, so that they need few
+	 * tables; 0: there is no such limit.
+	 */
+	uint64_t run_blocks;
 };
 
 enum cow_kind {
@@ -243,6 +249,7 @@ struct cow_plugin {
 	 * was freed before ->commit() may be used again after status 0.
 	 */
 	int (*commit)(void *handle);
+	/* May call cow_commit_more(), no other function that changes. */
 	void (*committed)(void *handle, int status);
 	/*
 	 * Restarted.  The blocks' contents are no longer needed / must read
@@ -421,6 +428,12 @@ int cow_table_new(struct cow_image *img, uint32_t file, uint64_t offset,
 		  struct cow_table **table);
 /* Its bytes; valid until the callback returns. */
 void *cow_table_data(struct cow_table *table);
+/*
+ * In ->committed(): let another commit follow at once, which does not hold
+ * up those who waited for this one; the image is closed after it.  For what
+ * may be given up only when this commit is durable.
+ */
+void cow_commit_more(struct cow_image *img);
 /* These bytes were changed.  Cannot fail.  Only for a table got to write. */
 void cow_table_dirty(struct cow_table *table, uint32_t offset,
 		     uint32_t length);
@@ -431,6 +444,19 @@ void cow_table_dirty(struct cow_table *table, uint32_t offset,
  * ->committed().  Returns -EAGAIN.
  */
 int cow_commit_first(struct cow_image *img);
+
+/* --- Work ------------------------------------------------------------------- */
+
+/* Most bytes of the argument of cow_work(). */
+#define COW_WORK_ARG_MAX	128u
+/*
+ * In a callback that is restarted: let work(arg) run in the thread that
+ * ->read() runs in, by the same rules; it may use cow_write() and cow_sync(),
+ * too.  -EAGAIN until it is through, then its result, once: so note that it
+ * was done.  len bytes of arg are copied.  One work runs at a time.
+ */
+int cow_work(struct cow_image *img, int (*work)(const void *arg),
+	     const void *arg, size_t len);
 
 /* --- Reports ----------------------------------------------------------- */
 

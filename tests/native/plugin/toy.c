@@ -11,7 +11,8 @@
  *
  * Write order: a reference is durable before the entry that needs it.  An
  * entry is durable before the reference that it gave up is cleared: that is
- * put off to the next commit, and the cluster is used again after that one.
+ * put off to the next commit, which follows by itself, and the cluster is used
+ * again after that one.
  * A crash so leaks clusters at most.
  */
 #include <libcow/cow-plugin.h>
@@ -22,6 +23,7 @@
 
 #define TABLE 4096u
 #define ENTRIES (TABLE / 8)
+#define RUN 8u				/* what one change may be about */
 #define FLAG_ZERO (1ull << 63)		/* reads as zeroes, no cluster */
 #define FLAG_XOR (1ull << 62)		/* every byte is inverted */
 #define CLUSTER(entry) (((entry) & ~(FLAG_ZERO | FLAG_XOR)) - 1)
@@ -226,6 +228,14 @@ static int toy_read(void *handle, const struct cow_mapping *m, void *buf,
 
 /* --- Changes -------------------------------------------------------------- */
 
+static int check_run(struct toy *t, uint64_t first, uint64_t count)
+{
+	if (count && first / RUN == (first + count - 1) / RUN)
+		return 0;
+	return cow_error(t->img, -EINVAL, "a change of blocks %llu+%llu",
+			 (unsigned long long)first, (unsigned long long)count);
+}
+
 static void give_up(struct toy *t, uint64_t entry)
 {
 	if (entry && !(entry & FLAG_ZERO))
@@ -239,9 +249,9 @@ static int toy_copied(void *handle, const struct cow_extent *e)
 	struct cow_table *map_table, *ref_table;
 	uint64_t *entry, i;
 	uint8_t *ref;
-	int ret;
+	int ret = check_run(t, e->first, e->count);
 
-	for (i = 0; i < e->count; i++) {
+	for (i = 0; !ret && i < e->count; i++) {
 		uint64_t block = e->first + i, c = cluster + i;
 
 		if (e->file || e->offset < t->h.data_offset ||
@@ -273,7 +283,7 @@ static int toy_copied(void *handle, const struct cow_extent *e)
 		t->use[c] = IDLE;
 		t->pending[block] = 0;
 	}
-	return 0;
+	return ret;
 }
 
 static int toy_zero(void *handle, uint64_t first, uint64_t count)
@@ -281,10 +291,10 @@ static int toy_zero(void *handle, uint64_t first, uint64_t count)
 	struct toy *t = handle;
 	struct cow_table *table;
 	uint64_t *entry, block;
-	int ret;
+	int ret = check_run(t, first, count);
 
 	/* Each block is done as a whole: to do one again does no harm. */
-	for (block = first; block < first + count; block++) {
+	for (block = first; !ret && block < first + count; block++) {
 		ret = get_entry(t, block, true, &table, &entry);
 		if (ret)
 			return ret;
@@ -295,7 +305,7 @@ static int toy_zero(void *handle, uint64_t first, uint64_t count)
 		*entry = FLAG_ZERO;
 		dirty(table, entry, 8);
 	}
-	return 0;
+	return ret;
 }
 
 /* --- Commit --------------------------------------------------------------- */
@@ -329,6 +339,7 @@ static int toy_commit(void *handle)
 static void toy_committed(void *handle, int status)
 {
 	struct toy *t = handle;
+	bool more = false;
 	uint64_t c;
 
 	if (!status && t->mark == MARKING)
@@ -338,7 +349,10 @@ static void toy_committed(void *handle, int status)
 			t->use[c] = status ? FREED : FREED_COMMITTED;
 		else if (t->use[c] == CLEARED && !status)
 			t->use[c] = IDLE;
+		more |= t->use[c] == FREED_COMMITTED;
 	}
+	if (more && !status)
+		cow_commit_more(t->img);
 }
 
 /* --- Open, create, check -------------------------------------------------- */
@@ -415,6 +429,7 @@ static int toy_info(void *handle, struct cow_image_info *info)
 	info->block_size = t->h.block_size;
 	info->backing_path = *t->h.backing_path ? t->h.backing_path : NULL;
 	info->backing_format = t->h.backing_format;
+	info->run_blocks = RUN;
 	return 0;
 }
 
