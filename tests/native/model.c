@@ -5,6 +5,7 @@
  *
  *	model SEED [STEPS]
  *
+ * MODEL_FORMAT and MODEL_OPTIONS ("NAME=VALUE,...") say what the top image is.
  * The same seed does the same again.  Two ways lead to the data, chosen by
  * the seed: libcow's own (io.c), and a kernel as simulated here, which asks
  * once, remembers, copies by itself, reports what it copied late, and keeps
@@ -82,6 +83,11 @@ struct test {
 	 * bring back the place that was given up, with all written to it.
 	 */
 	uint8_t *before;
+	/*
+	 * The same when it was last emptied: where blocks have places of their
+	 * own, it may have been written there again before that one.
+	 */
+	uint8_t *last;
 	uint8_t *buf;
 	struct block *blocks;
 };
@@ -382,9 +388,11 @@ static void save_before(uint64_t nr, uint64_t skip, uint64_t len)
 	struct block *b = &t.blocks[nr];
 
 	b->touched = true;
-	if (b->emptied || len != block_len(nr))
+	if (len != block_len(nr))
 		return;
-	memcpy(t.before + at(nr, 0), t.now + at(nr, 0), len);
+	memcpy(t.last + at(nr, 0), t.now + at(nr, 0), len);
+	if (!b->emptied)
+		memcpy(t.before + at(nr, 0), t.now + at(nr, 0), len);
 	b->emptied = true;
 }
 
@@ -564,6 +572,9 @@ static void op_crash(void)
 		else if (t.blocks[i].emptied &&
 			 !memcmp(t.buf + from, t.before + from, n))
 			memcpy(t.now + from, t.before + from, n);
+		else if (t.blocks[i].emptied &&
+			 !memcmp(t.buf + from, t.last + from, n))
+			memcpy(t.now + from, t.last + from, n);
 	}
 	compare((struct range){ 0, t.info.size }, "crash");
 	op_flush();
@@ -601,16 +612,27 @@ static void make_base(uint64_t size)
 static void make_overlay(const char *path, const char *own_format,
 			 const char *base, const char *format)
 {
+	static char text[256];
+	static const char *options[8];
 	struct cow_create_params p = {
 		.plugins = t.plugins,
 		.path = path,
 		.format = own_format,
 		.block_size = any_block_size(4096),
+		.options = options,
 		.backing_path = base,
 		.backing_format = format,
 		.force = true,
 	};
+	unsigned int i;
 
+	memset(options, 0, sizeof(options));
+	if (path == top_path && getenv("MODEL_OPTIONS")) {
+		snprintf(text, sizeof(text), "%s", getenv("MODEL_OPTIONS"));
+		options[0] = strtok(text, ",");
+		for (i = 1; i < 7 && options[i - 1]; i++)
+			options[i] = strtok(NULL, ",");
+	}
 	must(cow_create_image(&p), "create");
 }
 
@@ -728,8 +750,9 @@ static void prepare(void)
 	t.now = calloc(1, MAX_DISK + 4096);
 	t.flushed = calloc(1, MAX_DISK + 4096);
 	t.before = calloc(1, MAX_DISK + 4096);
+	t.last = calloc(1, MAX_DISK + 4096);
 	t.buf = calloc(1, MAX_DISK + 4096);
-	if (!t.now || !t.flushed || !t.before || !t.buf)
+	if (!t.now || !t.flushed || !t.before || !t.last || !t.buf)
 		die("no memory");
 	t.kernel = chance(2);
 	if (getenv("MODEL_FORMAT"))

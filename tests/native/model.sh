@@ -11,20 +11,25 @@ COWD_PLUGIN_DIR=${COWD_PLUGIN_DIR:-$here/../../plugins}
 export COWD_PLUGIN_DIR
 cd "$dir"
 
-# FORMAT BASE, the number of seeds; nothing for both: dscow and raw.
+# COUNT [NAME=VALUE...]: the environment of the model.
 seeds()
 {
-	for seed in ${MODEL_SEEDS:-$(seq 1 "$3")}; do
-		env ${1:+MODEL_FORMAT="$1"} ${2:+MODEL_BASE="$2"} \
-			"$here/model" "$seed" "${MODEL_STEPS:-200}"
+	count=$1
+	shift
+	echo "# $*"
+	for seed in ${MODEL_SEEDS:-$(seq 1 "$count")}; do
+		env "$@" "$here/model" "$seed" "${MODEL_STEPS:-200}"
 	done
 }
 
 count=${MODEL_COUNT:-30}
-if [ "${MODEL_FORMAT:-}" ]; then
-	seeds "" "" "$count"
-	exit
-fi
-seeds "" "" "$count"
-seeds vmdk none $(((count + 2) / 3))
-seeds vmdk self $(((count + 2) / 3))
+third=$(((count + 2) / 3))
+seeds "$count"
+[ -z "${MODEL_FORMAT:-}" ] || exit 0
+seeds $third MODEL_FORMAT=vmdk MODEL_BASE=none
+seeds $third MODEL_FORMAT=vmdk MODEL_BASE=self
+seeds $third MODEL_FORMAT=qcow2
+for options in compat=0.10 cluster_size=512,refcount_bits=64 \
+	extended_l2=on,cluster_size=16k extended_l2=on,cluster_size=128k,refcount_bits=1; do
+	seeds $((third / 2 + 1)) MODEL_FORMAT=qcow2 MODEL_OPTIONS=$options
+done

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * unshare.c - whole clusters copied by us.
+ *
+ * An L2 entry has one place for all subclusters of its cluster, and the
+ * kernel copies blocks, which are subclusters, one by one.  So where the
+ * place has to change (the cluster is compressed, or snapshots share it)
+ * the data of all subclusters is put there, durably, before a block may go
+ * there; and ->copied() of any of them then refers to it for all.
+ */
+#include "qcow2.h"
+
+#include <common/num.h>
+
+#include <errno.h>
+#include <stdlib.h>
+
+bool qcow2_must_fill(const struct qcow2 *d, const struct qcow2_entry *e)
+{
+	return d->g.extended && (e->compressed || (e->alloc && !e->copied));
+}
+
+struct fill {
+	struct qcow2 *d;
+	struct qcow2_entry e;
+	uint64_t place;
+};
+
+/* In libcow's helper thread, where ->read() runs, too. */
+static int fill(const void *arg)
+{
+	const struct fill *f = arg;
+	struct qcow2 *d = f->d;
+	uint32_t bs = d->g.block_size, sub;
+	int ret = 0;
+
+	if (f->e.compressed) {
+		ret = qcow2_unpack(d, f->e.host, f->e.sectors);
+		if (!ret)
+			ret = cow_write(d->img, 0, d->unpacked,
+					d->g.cluster_size, f->place);
+	}
+	for (sub = 0; !ret && sub < 32; sub++) {
+		if (!(f->e.alloc >> sub & 1))
+			continue;
+		ret = cow_read(d->img, 0, d->unpacked, bs,
+			       f->e.host + (uint64_t)sub * bs);
+		if (!ret)
+			ret = cow_write(d->img, 0, d->unpacked, bs,
+					f->place + (uint64_t)sub * bs);
+	}
+	if (!ret)
+		ret = cow_sync(d->img, 0);
+	return ret;
+}
+
+int qcow2_fill(struct qcow2 *d, const struct qcow2_entry *e, uint64_t place)
+{
+	struct fill f = { d, *e, place };
+
+	return cow_work(d->img, fill, &f, sizeof(f));
+}

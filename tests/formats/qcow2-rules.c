@@ -1,0 +1,507 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * qcow2-rules.c - a test for each way in which images of this kind have been
+ * damaged elsewhere, and for how few questions may be asked.
+ */
+#include <libcow/cow.h>
+
+#include <common/file.h>
+#include <common/num.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#define KIB 1024ull
+#define MIB (1024 * KIB)
+
+static struct cow_plugins *plugins;
+static char said[1024];		/* the last error */
+
+static void log_message(void *ctx, enum cow_log_level level, const char *text)
+{
+	if (level == COW_LOG_ERROR)
+		snprintf(said, sizeof(said), "%s", text);
+}
+
+static int create(const char *path, uint64_t size, const char *base,
+		  const char *const *options)
+{
+	struct cow_create_params p = {
+		.plugins = plugins,
+		.path = path,
+		.format = "qcow2",
+		.size = size,
+		.backing_path = base,
+		.backing_format = base ? "raw" : NULL,
+		.options = options,
+		.force = true,
+	};
+
+	return cow_create_image(&p);
+}
+
+static struct cow_chain *open_image(const char *path)
+{
+	struct cow_open_params p = COW_OPEN_PARAMS_INIT;
+	struct cow_chain *c;
+
+	p.plugins = plugins;
+	p.path = path;
+	p.format = "qcow2";
+	p.flags = COW_OPEN_WRITE;
+	assert_int_equal(cow_chain_open(&p, &c), 0);
+	return c;
+}
+
+/* A new image, over a base of that byte if it is not 0. */
+static struct cow_chain *new_image(uint64_t size, char base, uint32_t cluster)
+{
+	char option[64], buf[4096];
+	const char *options[] = { option, NULL };
+	uint64_t at;
+	int fd;
+
+	snprintf(option, sizeof(option), "cluster_size=%u", cluster);
+	if (base) {
+		fd = open("base", O_CREAT | O_TRUNC | O_WRONLY, 0666);
+		memset(buf, base, sizeof(buf));
+		for (at = 0; at < size; at += sizeof(buf))
+			assert_int_equal(file_pwrite_all(fd, buf, sizeof(buf),
+							 at), 0);
+		close(fd);
+	}
+	assert_int_equal(create("image", size, base ? "base" : NULL, options),
+			 0);
+	return open_image("image");
+}
+
+static uint64_t file_bytes(const char *path)
+{
+	struct stat st;
+
+	assert_int_equal(stat(path, &st), 0);
+	return (uint64_t)st.st_size;
+}
+
+static void check_image(uint64_t leaks)
+{
+	struct cow_open_params p = COW_OPEN_PARAMS_INIT;
+	struct cow_check_result result;
+	struct cow_chain *c;
+
+	p.plugins = plugins;
+	p.path = "image";
+	p.format = "qcow2";
+	assert_int_equal(cow_chain_open(&p, &c), 0);
+	assert_int_equal(cow_chain_check(c, false, NULL, NULL, &result), 0);
+	assert_int_equal(result.corrupt, 0);
+	assert_in_range(result.leaks, 0, leaks);
+	cow_chain_close(c);
+}
+
+static struct cow_answer answer;
+
+static void keep_answer(struct cow_request *req, int status)
+{
+	answer = req->answer;
+}
+
+static int ask(struct cow_chain *c, uint64_t block, uint32_t flags)
+{
+	struct cow_request req = {
+		.op = COW_OP_MAP,
+		.flags = flags,
+		.first = block,
+		.count = 1,
+		.done = keep_answer,
+	};
+
+	return cow_call(c, &req);
+}
+
+/* Where a block would stand if it were written. */
+static uint64_t place_of(struct cow_chain *c, uint64_t block)
+{
+	struct cow_chain_info info;
+
+	cow_chain_info(c, &info);
+	assert_int_equal(ask(c, block, COW_QUERY_WRITE), 0);
+	return answer.offset + (block - answer.first) * info.block_size;
+}
+
+static void write_byte(struct cow_chain *c, char byte, uint64_t len,
+		       uint64_t offset)
+{
+	char *buf = malloc(len);
+
+	memset(buf, byte, len);
+	assert_int_equal(cow_pwrite(c, buf, len, offset), 0);
+	free(buf);
+}
+
+static void expect_byte(struct cow_chain *c, char byte, uint64_t len,
+			uint64_t offset)
+{
+	char *buf = malloc(len);
+	uint64_t i;
+
+	assert_int_equal(cow_pread(c, buf, len, offset), 0);
+	for (i = 0; i < len; i++) {
+		if (buf[i] != byte)
+			fail_msg("byte %llu is %02x instead of %02x",
+				 (unsigned long long)(offset + i),
+				 (uint8_t)buf[i], (uint8_t)byte);
+	}
+	free(buf);
+}
+
+/* --- Few questions ------------------------------------------------------------ */
+
+/* Blocks are written one after the other; who has no answer yet asks. */
+static void consecutive_first_writes_ask_once_in_sixteen(void **state)
+{
+	uint32_t cluster = (uint32_t)(uintptr_t)*state, asked = 0;
+	struct cow_chain *c = new_image(256ull * cluster, 0, cluster);
+	uint64_t block, known = 0;
+
+	for (block = 0; block < 256; block++) {
+		if (block < known)
+			continue;
+		assert_int_equal(ask(c, block, COW_QUERY_WRITE), 0);
+		assert_int_equal(answer.kind, COW_KIND_COW);
+		known = answer.first + answer.count;
+		asked++;
+	}
+	cow_chain_close(c);
+	assert_in_range(asked, 1, 256 / 16);
+}
+
+static void an_image_in_order_is_one_mapping_a_table(void **state)
+{
+	struct cow_chain *c = new_image(16 * MIB, 0, 4096);
+	uint64_t block, known = 0, asked = 0, at;
+
+	for (at = 0; at < 16 * MIB; at += MIB)
+		write_byte(c, 'x', MIB, at);
+	assert_int_equal(cow_flush(c), 0);
+	cow_chain_close(c);
+	c = open_image("image");
+	for (block = 0; block < 16 * MIB / 4096; block++) {
+		if (block < known)
+			continue;
+		assert_int_equal(ask(c, block, 0), 0);
+		assert_int_equal(answer.kind, COW_KIND_LINEAR);
+		assert_true(answer.flags & COW_MAPPING_WRITABLE);
+		known = answer.first + answer.count;
+		asked++;
+	}
+	cow_chain_close(c);
+	/* 8 tables of 512 entries; a table in the way may cut one in two. */
+	assert_in_range(asked, 1, 16);
+}
+
+/* --- What others got wrong ------------------------------------------------------ */
+
+static void a_failed_write_leaves_no_reference(void **state)
+{
+	struct cow_chain *c = new_image(4 * MIB, 'b', 65536);
+
+	/* The copy failed: the kernel reports nothing. */
+	place_of(c, 3);
+	assert_int_equal(cow_flush(c), 0);
+	expect_byte(c, 'b', 65536, 3 * 65536);
+	cow_chain_close(c);
+	check_image(0);
+	c = open_image("image");
+	expect_byte(c, 'b', 4 * MIB, 0);
+	cow_chain_close(c);
+}
+
+static void a_freed_cluster_waits_for_the_commit(void **state)
+{
+	struct cow_chain *c = new_image(8 * MIB, 0, 65536);
+	uint64_t old[16], i, block;
+
+	write_byte(c, 'a', MIB, 0);
+	assert_int_equal(cow_flush(c), 0);
+	for (i = 0; i < 16; i++) {
+		assert_int_equal(ask(c, i, 0), 0);
+		old[i] = answer.offset + (i - answer.first) * 65536;
+	}
+	assert_int_equal(cow_pdiscard(c, 0, MIB), 0);
+	/* Nothing is committed yet: whoever writes must not get these. */
+	for (block = 16; block < 128; block++) {
+		uint64_t place = place_of(c, block);
+
+		for (i = 0; i < 16; i++)
+			assert_int_not_equal(place, old[i]);
+	}
+	cow_chain_close(c);
+	c = open_image("image");
+	expect_byte(c, 'a', MIB, 0);
+	cow_chain_close(c);
+}
+
+static unsigned int nr_done;
+static struct cow_answer both[2];
+
+static void keep_both(struct cow_request *req, int status)
+{
+	assert_int_equal(status, 0);
+	both[nr_done++] = req->answer;
+}
+
+static void two_first_writes_at_once_get_one_place(void **state)
+{
+	struct cow_chain *c = new_image(4 * MIB, 'b', 65536);
+	struct cow_request req[2];
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		req[i] = (struct cow_request){
+			.op = COW_OP_MAP,
+			.flags = COW_QUERY_WRITE,
+			.first = 5,
+			.count = 1,
+			.limit_first = 5,
+			.limit_end = 6,
+			.done = keep_both,
+		};
+	}
+	nr_done = 0;
+	cow_submit(c, &req[0]);
+	cow_submit(c, &req[1]);
+	while (nr_done < 2) {
+		usleep(1000);
+		cow_dispatch(c);
+	}
+	assert_int_equal(both[0].kind, COW_KIND_COW);
+	assert_int_equal(both[0].offset, both[1].offset);
+	cow_chain_close(c);
+}
+
+static void a_place_in_use_is_refused(void **state)
+{
+	struct cow_chain *c = new_image(4 * MIB, 0, 65536);
+	struct cow_request copied = {
+		.op = COW_OP_COPIED, .first = 9, .count = 1,
+	};
+
+	write_byte(c, 'a', 65536, 0);
+	assert_int_equal(ask(c, 0, 0), 0);
+	copied.offset = answer.offset;
+	assert_int_equal(cow_call(c, &copied), -EINVAL);
+	copied.offset = 0;			/* the header */
+	assert_int_equal(cow_call(c, &copied), -EINVAL);
+	copied.offset = 1ull << 40;		/* past the end */
+	assert_int_equal(cow_call(c, &copied), -EINVAL);
+	cow_chain_close(c);
+}
+
+/* Twice told, or told of by another process: nothing new. */
+static void copied_may_come_twice(void **state)
+{
+	struct cow_chain *c = new_image(4 * MIB, 0, 65536);
+	struct cow_request copied = {
+		.op = COW_OP_COPIED, .first = 9, .count = 3,
+	};
+
+	copied.offset = place_of(c, 9);
+	assert_int_equal(cow_call(c, &copied), 0);
+	assert_int_equal(cow_call(c, &copied), 0);
+	cow_chain_close(c);		/* nothing was committed */
+	c = open_image("image");
+	assert_int_equal(cow_call(c, &copied), 0);
+	assert_int_equal(cow_flush(c), 0);
+	cow_chain_close(c);
+	check_image(0);
+}
+
+static void space_does_not_grow_under_fsync_churn(void **state)
+{
+	struct cow_chain *c = new_image(16 * MIB, 'b', 4096);
+	uint64_t i, start;
+
+	write_byte(c, 'a', 4 * MIB, 0);
+	assert_int_equal(cow_flush(c), 0);
+	start = file_bytes("image");
+	for (i = 0; i < 200; i++) {
+		uint64_t at = i * 7 % 16 * 256 * KIB;
+
+		assert_int_equal(cow_pdiscard(c, at, 256 * KIB), 0);
+		assert_int_equal(cow_flush(c), 0);
+		write_byte(c, 'c', 256 * KIB, at);
+		assert_int_equal(cow_flush(c), 0);
+	}
+	cow_chain_close(c);
+	assert_in_range(file_bytes("image"), start, start + 4 * MIB);
+	check_image(0);
+}
+
+static void space_does_not_grow_by_opening(void **state)
+{
+	struct cow_chain *c = new_image(4 * MIB, 0, 65536);
+	uint64_t i, start = 0;
+
+	cow_chain_close(c);
+	for (i = 0; i < 50; i++) {
+		c = open_image("image");
+		assert_int_equal(cow_pdiscard(c, 0, MIB), 0);
+		write_byte(c, 'x', MIB, 0);
+		assert_int_equal(cow_flush(c), 0);
+		cow_chain_close(c);
+		if (i == 5)
+			start = file_bytes("image");
+	}
+	assert_in_range(file_bytes("image"), start, start + 4 * MIB);
+	check_image(0);
+}
+
+static void set_limit(uint64_t bytes)
+{
+	struct rlimit r = { bytes, RLIM_INFINITY };
+
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &r), 0);
+}
+
+/*
+ * The file may not grow past a limit, which is moved on by a cluster each
+ * time: so each of the allocations of a write is the first one that fails.
+ */
+static void space_runs_out_at_each_step(void **state)
+{
+	static char got[MIB], had[MIB];
+	uint64_t limit, first, failed = 0;
+	struct cow_chain *c = new_image(64 * MIB, 0, 512);
+
+	cow_chain_close(c);
+	first = file_bytes("image");
+	for (limit = first; limit < first + 40 * 512; limit += 512) {
+		c = new_image(64 * MIB, 0, 512);
+		write_byte(c, 'f', 512, 0);
+		assert_int_equal(cow_flush(c), 0);
+		set_limit(num_max(limit, file_bytes("image")));
+		memset(had, 'g', sizeof(had));
+		failed += cow_pwrite(c, had, sizeof(had), 32 * MIB) != 0;
+		cow_flush(c);
+		set_limit(RLIM_INFINITY);
+		/* Once there is space it goes on. */
+		expect_byte(c, 'f', 512, 0);
+		assert_int_equal(cow_pwrite(c, had, sizeof(had), 32 * MIB), 0);
+		assert_int_equal(cow_flush(c), 0);
+		cow_chain_close(c);
+		check_image(64);
+		c = open_image("image");
+		assert_int_equal(cow_pread(c, got, sizeof(got), 32 * MIB), 0);
+		assert_memory_equal(got, had, sizeof(had));
+		cow_chain_close(c);
+	}
+	assert_true(failed > 0);
+}
+
+/* --- Options --------------------------------------------------------------------- */
+
+static void wrong_options_are_refused(void **state)
+{
+	static const char *const wrong[][4] = {
+		{ "cluster_size=1000", "power of two" },
+		{ "cluster_size=4m", "power of two" },
+		{ "refcount_bits=3", "1, 2, 4" },
+		{ "refcount_bits=128", "1, 2, 4" },
+		{ "compat=2.0", "0.10 or 1.1" },
+		{ "extended_l2=yes", "on or off" },
+		{ "lazy_refcounts=1", "on or off" },
+		{ "compression_type=lzma", "zlib or zstd" },
+	};
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(wrong); i++) {
+		const char *options[] = { wrong[i][0], NULL };
+
+		said[0] = 0;
+		assert_int_equal(create("wrong", MIB, NULL, options), -EINVAL);
+		if (!strstr(said, wrong[i][1]))
+			fail_msg("%s: \"%s\"", wrong[i][0], said);
+		assert_int_equal(access("wrong", F_OK), -1);
+	}
+}
+
+static void options_that_do_not_go_together_are_refused(void **state)
+{
+	static const char *const v2[] = { "compat=0.10", "extended_l2=on",
+					  NULL };
+	static const char *const small[] = { "cluster_size=8k",
+					     "extended_l2=on", NULL };
+	static const char *const huge[] = { "cluster_size=512", NULL };
+
+	assert_int_equal(create("wrong", MIB, NULL, v2), -EINVAL);
+	assert_int_equal(create("wrong", MIB, NULL, small), -EINVAL);
+	assert_int_equal(create("wrong", 1ull << 40, NULL, huge), -EFBIG);
+	assert_int_equal(create("wrong", 1ull << 63, NULL, NULL), -EINVAL);
+	assert_int_equal(create("wrong", 0, NULL, NULL), -EINVAL);
+}
+
+/* --- Start ------------------------------------------------------------------------ */
+
+static int set_up(void **state)
+{
+	const char *tmp = getenv("TMPDIR");
+	char path[256];
+
+	signal(SIGXFSZ, SIG_IGN);
+	snprintf(path, sizeof(path), "%s/qcow2-rules.XXXXXX",
+		 tmp ? tmp : "/tmp");
+	if (!mkdtemp(path) || chdir(path))
+		return -1;
+	return cow_plugins_new(NULL, log_message, NULL, &plugins);
+}
+
+static int tear_down(void **state)
+{
+	char here[256];
+
+	unlink("image");
+	unlink("base");
+	cow_plugins_free(plugins);
+	return getcwd(here, sizeof(here)) && rmdir(here) ? -1 : 0;
+}
+
+#define T(name) cmocka_unit_test(name)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_prestate(
+			consecutive_first_writes_ask_once_in_sixteen,
+			(void *)65536),
+		cmocka_unit_test_prestate(
+			consecutive_first_writes_ask_once_in_sixteen,
+			(void *)4096),
+		cmocka_unit_test_prestate(
+			consecutive_first_writes_ask_once_in_sixteen,
+			(void *)512),
+		T(an_image_in_order_is_one_mapping_a_table),
+		T(a_failed_write_leaves_no_reference),
+		T(a_freed_cluster_waits_for_the_commit),
+		T(two_first_writes_at_once_get_one_place),
+		T(a_place_in_use_is_refused),
+		T(copied_may_come_twice),
+		T(space_does_not_grow_under_fsync_churn),
+		T(space_does_not_grow_by_opening),
+		T(space_runs_out_at_each_step),
+		T(wrong_options_are_refused),
+		T(options_that_do_not_go_together_are_refused),
+	};
+
+	return cmocka_run_group_tests(tests, set_up, tear_down);
+}

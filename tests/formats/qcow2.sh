@@ -1,0 +1,70 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+# qcow2 against qemu-img, in both directions.
+. "${srcdir:-$(dirname "$0")}/lib.sh"
+need qemu-img
+
+qimg() { qemu-img "$@" >qimg.log 2>&1 || { cat qimg.log; return 1; }; }
+
+# from_contents OPTIONS [CONVERT-ARGUMENT...]: an image of the raw file contents.
+from_contents()
+{
+	local options=$1
+	shift
+	rm -f image data.raw
+	qimg convert -f raw -O qcow2 "$@" ${options:+-o "$options"} contents image
+}
+
+# What qemu wrote is read, and written onto.
+both_ways()
+{
+	local options=$1 ops=$2
+	shift 2
+	from_contents "$options" "$@" && oracle_read qcow2 image &&
+		oracle_write qcow2 image "$SEED" "$ops"
+}
+
+# Over a base of some other length, also one that ends within a cluster.
+over_base()
+{
+	local options=$1 size=$2
+	rm -f image data.raw
+	qimg create -f qcow2 -b contents -F raw ${options:+-o "$options"} image "$size" &&
+		oracle_read qcow2 image && oracle_write qcow2 image "$SEED" 60 &&
+		oracle_stop qcow2 image "$SEED" 60
+}
+
+make_random contents 3m "$SEED"
+truncate -s 3100672 contents
+
+for bits in 9 10 12 14 16 18 21; do
+	next_seed
+	check "clusters of $((1 << bits))" both_ways "cluster_size=$((1 << bits))" 60
+done
+for bits in 1 2 4 8 32 64; do
+	next_seed
+	check "refcounts of $bits bits" both_ways "refcount_bits=$bits,cluster_size=4k" 40
+done
+for options in compat=0.10 compat=1.1,lazy_refcounts=on extended_l2=on \
+	extended_l2=on,cluster_size=16k extended_l2=on,cluster_size=2m \
+	preallocation=metadata preallocation=falloc,cluster_size=4k \
+	data_file=data.raw data_file=data.raw,cluster_size=4k \
+	data_file=data.raw,data_file_raw=on; do
+	next_seed
+	check "options $options" both_ways "$options" 60
+done
+for options in compression_type=zlib compression_type=zstd \
+	compression_type=zlib,cluster_size=512 compression_type=zstd,cluster_size=2m \
+	compression_type=zlib,extended_l2=on compression_type=zstd,extended_l2=on,cluster_size=16k \
+	compat=0.10; do
+	next_seed
+	check "compressed, $options" both_ways "$options" 60 -c
+done
+
+for size in 512 1M 3100672 3101184 5000192; do
+	for options in '' cluster_size=512 cluster_size=1m extended_l2=on compat=0.10; do
+		next_seed
+		check "over a base, disk of $size, ${options:-no options}" over_base "$options" "$size"
+	done
+done
+finish
