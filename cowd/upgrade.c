@@ -1,28 +1,38 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Replacing the running program by the one that is installed now: the same
+ * process executes it, with --recover.  Meanwhile the kernel serves what it
+ * remembers, and what the worker held in memory the kernel tells the next one.
+ *
+ * What must hold: until the new program is known to run, nothing is let go.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
-#include "options.h"
-#include "upgrade.h"
+#include <dmu.h>
+
+#include "log.h"
+#include "report.h"
+#include "state.h"
 
 static char program[PATH_MAX];
 static char argv0[] = "cowd";
 
-void cowd_upgrade_prepare(void)
+void upgrade_prepare(void)
 {
 	ssize_t n = readlink("/proc/self/exe", program, sizeof(program) - 1);
 
 	program[n > 0 ? n : 0] = '\0';
 }
 
-const char *cowd_upgrade_program(void)
-{
-	return program;
-}
-
-int cowd_upgrade_try(const char *name)
+/* Executes the installed program for its version only: a helper's work. */
+static int try_program(const char *name)
 {
 	static char version[] = "--version";
 	char *const argv[] = { argv0, version, NULL };
@@ -35,7 +45,35 @@ int cowd_upgrade_try(const char *name)
 	return -errno;
 }
 
-int cowd_upgrade_exec(const struct cowd_options *o)
+void upgrade_begin(void)
+{
+	if (parent.state == CHECKING)
+		return;
+	if (parent.state != RUNNING || helper_start(try_program))
+		clients_answer(COWD_CMD_UPGRADE, "it cannot be upgraded now");
+	else
+		parent_enter(CHECKING, CHECK_S);
+}
+
+/*
+ * cowctl learns that we begin.  In the background, what the new program has to
+ * say on standard error goes to it as well.
+ */
+static void hand_over_client(void)
+{
+	char *json = cowd_report_done(parent.options->name, "upgrading", NULL);
+	int fd = cowd_control_take(&parent.control, COWD_CMD_UPGRADE);
+
+	if (fd >= 0 && json && send(fd, json, strlen(json), MSG_NOSIGNAL) < 0)
+		cowd_log(COWD_DEBUG, "cowctl is gone: %s", strerror(errno));
+	if (fd >= 0 && !parent.options->foreground)
+		dup2(fd, 2);
+	if (fd >= 0)
+		close(fd);
+	free(json);
+}
+
+static void execute(const struct cowd_options *o)
 {
 	static char recover[] = "--recover", run_dir[] = "--run-dir";
 	static char foreground[] = "-f", verbose[] = "-v";
@@ -53,5 +91,38 @@ int cowd_upgrade_exec(const struct cowd_options *o)
 	argv[n++] = (char *)o->name;
 	argv[n] = NULL;
 	execv(program, argv);
-	return -errno;
+}
+
+static void upgrade(void)
+{
+	struct cowd_options *o = parent.options;
+
+	if (o->policy != DMU_POLICY_QUEUE)	/* the new one brings it back */
+		dmu_device_message(o->name, "policy queue");
+	cowd_log(COWD_INFO, "version %s makes way for %s", PACKAGE_VERSION,
+		 program);
+	hand_over_client();
+	worker_stop();
+	cowd_files_close(&parent.files, false);
+	cowd_control_close(&parent.control);
+	cowd_record_keep(&parent.record);
+	execute(o);
+	cowd_error(-errno, "%s: cannot be executed: %s", program,
+		   strerror(errno));
+	parent_finish(COWD_EXIT_FAILED);
+}
+
+void upgrade_checked(int err)
+{
+	char text[PATH_MAX + 80];
+
+	if (!err) {
+		upgrade();
+		return;
+	}
+	snprintf(text, sizeof(text), "%s: does not run (%d), so the one that runs goes on",
+		 program, -err);
+	cowd_log(COWD_WARNING, "%s", text);
+	clients_answer(COWD_CMD_UPGRADE, text);
+	parent_enter(RUNNING, 0);
 }

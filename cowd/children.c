@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The processes that the privileged one starts: one worker, and one helper at a
+ * time for what may have to wait for I/O to the device.
+ *
+ * What must hold: a child holds nothing of the parent's that it does not need,
+ * for it may get stuck with it; waiting for one is bounded.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <common/clock.h>
+
+#include "log.h"
+#include "state.h"
+#include "worker.h"
+
+/* ---- worker -------------------------------------------------------------- */
+
+static int fork_worker(const struct cowd_user *user, const int *socks)
+{
+	parent.worker = fork();
+	if (parent.worker < 0) {
+		parent.worker = 0;
+		return -errno;
+	}
+	if (parent.worker)
+		return 0;
+	close(socks[0]);
+	close(parent.signals);
+	close(parent.record.fd);
+	close(parent.control.listener);
+	_exit(cowd_worker(parent.options, user, socks[1],
+			  parent.files.scratch));
+}
+
+int worker_start(const struct cowd_user *user)
+{
+	int socks[2] = { -1, -1 };
+	int err = 0;
+
+	parent.files.scratch = memfd_create("cowd-scratch", MFD_CLOEXEC);
+	if (parent.files.scratch < 0 ||
+	    socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, socks))
+		err = -errno;
+	if (!err)
+		err = fork_worker(user, socks);
+	parent.sock = socks[0];
+	if (socks[1] >= 0)
+		close(socks[1]);
+	if (err)
+		return cowd_error(err, "the worker cannot be started: %s",
+				  strerror(-err));
+	return 0;
+}
+
+void worker_stop(void)
+{
+	int i;
+
+	if (parent.sock >= 0)
+		close(parent.sock);
+	parent.sock = -1;
+	if (!parent.worker)
+		return;
+	/* Without its parent it ends; it holds nothing that must be saved. */
+	for (i = 0; i < 200; i++) {
+		if (waitpid(parent.worker, NULL, WNOHANG) == parent.worker)
+			break;
+		if (i == 100)
+			kill(parent.worker, SIGKILL);
+		clock_sleep_ms(10);
+	}
+	parent.worker = 0;
+}
+
+/* ---- helper -------------------------------------------------------------- */
+
+int helper_start(int (*work)(const char *name))
+{
+	sigset_t none;
+
+	parent.helper = fork();
+	if (parent.helper < 0) {
+		parent.helper = 0;
+		return -errno;
+	}
+	if (parent.helper)
+		return 0;
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	close(parent.sock);
+	close(parent.record.fd);
+	close(parent.control.listener);
+	_exit(-work(parent.options->name) & 0xff);
+}
+
+void helper_kill(void)
+{
+	kill(parent.helper, SIGKILL);
+	parent.helper = 0;	/* when it ends, it is none of ours */
+}
+
+/* ---- both ---------------------------------------------------------------- */
+
+void children_reap(void)
+{
+	int status;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		if (pid == parent.helper) {
+			parent.helper = 0;
+			helper_ended(WIFEXITED(status) ? -WEXITSTATUS(status) :
+							 -EINTR);
+		} else if (pid == parent.worker) {
+			worker_ended(status);
+		}
+	}
+}

@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The device-mapper device of the privileged process: made, or taken over from
+ * a cowd that died; attached to; undone.
+ *
+ * What must hold: its name is the one that the user gave, its destinations are
+ * the files that the parent itself made devices of.  A device that is there
+ * already is touched only if it is known to be this one.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <dmu.h>
+
+#include "log.h"
+#include "state.h"
+
+#define REMOVE_TRY_MS	5000
+
+/* ---- what is there ------------------------------------------------------- */
+
+bool device_is_gone(void)
+{
+	struct dmu_info info;
+
+	return dmu_device_info(parent.options->name, &info) == -ENXIO;
+}
+
+/* Is the record that was left one of the very device that is wanted now? */
+static bool is_same_device(void)
+{
+	const struct cowd_options *o = parent.options;
+	struct cowd_options left = { .name = o->name };
+
+	return parent.record.was_there &&
+	       !cowd_record_read(&parent.record, &left) &&
+	       !strcmp(left.image, o->image) &&
+	       !strcmp(left.format, o->format) &&
+	       left.read_only == o->read_only;
+}
+
+/*
+ * A device of ours that nobody serves, and no record of it: the run directory
+ * was lost.  That it is made of the image is seen when that is opened.
+ */
+static bool is_orphan(const struct dmu_info *info)
+{
+	struct dmu_status status;
+
+	return !parent.record.was_there &&
+	       !strncmp(info->uuid, DMU_UUID_PREFIX, strlen(DMU_UUID_PREFIX)) &&
+	       !dmu_device_status(parent.options->name, &status) &&
+	       !status.attached;
+}
+
+static int explain_info(int err)
+{
+	return cowd_error(err, "device-mapper cannot be used: %s",
+			  err == -EACCES || err == -EPERM ?
+			  "this needs root" : err == -ENODEV ?
+			  "the kernel has none (modprobe dm-mod)" :
+			  strerror(-err));
+}
+
+int device_check(void)
+{
+	struct cowd_options *o = parent.options;
+	struct dmu_info info;
+	int err = dmu_device_info(o->name, &info);
+
+	if (err && err != -ENXIO)
+		return explain_info(err);
+	if (o->recover && err)
+		return cowd_error(-ENXIO, "%s: there is no such device to recover",
+				  o->name);
+	if (o->recover || err)
+		return 0;
+	parent.adopted = is_orphan(&info);
+	if (parent.adopted || is_same_device()) {
+		cowd_log(COWD_INFO, "%s was left by a cowd that died: serving it again",
+			 o->name);
+		o->recover = true;
+		return 0;
+	}
+	if (parent.record.was_there)
+		return cowd_error(-EEXIST, "%s: the device was left by a cowd that died; serve it again by cowd --recover %s",
+				  o->name, o->name);
+	return cowd_error(-EEXIST, "%s: a device of that name exists already",
+			  o->name);
+}
+
+/* ---- make, take over ----------------------------------------------------- */
+
+static void fill_table(struct dmu_table *table, struct dmu_dest *dests,
+		       const struct cowd_geometry *geometry)
+{
+	const struct cowd_options *o = parent.options;
+	uint32_t i;
+
+	for (i = 0; i < parent.files.nr_devices; i++)
+		dests[i] = (struct dmu_dest){
+			.dev = parent.files.devices[i].dev,
+			.read_only = parent.files.devices[i].read_only,
+		};
+	*table = (struct dmu_table){
+		.key = o->name,
+		.nr_sectors = geometry->nr_sectors,
+		.block_sectors = geometry->block_sectors,
+		.nr_dests = parent.files.nr_devices,
+		.dests = dests,
+		/* What waits while we take over shall not fail now. */
+		.policy = o->recover ? DMU_POLICY_QUEUE : o->policy,
+		.timeout_s = o->timeout_s,
+		.no_space_wait = o->no_space_wait,
+		.map_memory_kib = o->map_memory_kib,
+	};
+}
+
+/* Why device-mapper said no, as far as that can be found out. */
+static int explain_create(int err)
+{
+	const char *name = parent.options->name;
+	struct dmu_info info;
+
+	if (err == -EBUSY && !dmu_device_info(name, &info))
+		return cowd_error(err, "%s: a device of that name exists already",
+				  name);
+	if (dmu_target_present() == -ENODEV)
+		return cowd_error(-ENODEV, "the kernel has no target %s: modprobe dm-userspace",
+				  DMU_TARGET_NAME);
+	return cowd_error(err, "%s: %s", name, *dmu_device_message_text() ?
+			  dmu_device_message_text() : strerror(-err));
+}
+
+static int create(const struct dmu_table *table, unsigned int flags)
+{
+	int err = dmu_device_create(parent.options->name, table, flags,
+				    &parent.cookie);
+
+	parent.created = !err;
+	return err;
+}
+
+/* The device is there and serves what it remembers; give it our own files. */
+static int take_over(const struct dmu_table *table, unsigned int flags)
+{
+	const char *name = parent.options->name;
+	int err = dmu_device_load(name, table, flags);
+
+	if (!err)
+		err = dmu_device_suspend(name, DMU_SUSPEND_NOFLUSH |
+					       DMU_SUSPEND_NOLOCKFS);
+	return err ? err : dmu_device_resume(name);
+}
+
+/* As the table line has it, for a message. */
+static void set_policy(const struct cowd_options *o)
+{
+	static const char *const names[] = {
+		[DMU_POLICY_QUEUE] = "queue",
+		[DMU_POLICY_FAIL] = "fail",
+		[DMU_POLICY_TIMEOUT] = "timeout",
+	};
+	char text[64];
+	int err;
+
+	if (o->policy == DMU_POLICY_TIMEOUT)
+		snprintf(text, sizeof(text), "policy timeout %u", o->timeout_s);
+	else
+		snprintf(text, sizeof(text), "policy %s", names[o->policy]);
+	err = dmu_device_message(o->name, text);
+	if (err)
+		cowd_log(COWD_WARNING, "%s: %s: %s", o->name, text,
+			 strerror(-err));
+}
+
+static int attach(const struct cowd_geometry *geometry)
+{
+	struct dmu_geometry got;
+	int fd = dmu_attach(parent.options->name, geometry->features, &got);
+
+	if (fd == -ENOENT)
+		return cowd_error(fd, "/dev/%s is not there", DMU_DEVICE_NAME);
+	if (fd < 0)
+		return cowd_error(fd, "/dev/%s: cannot attach to %s: %s",
+				  DMU_DEVICE_NAME, parent.options->name,
+				  strerror(-fd));
+	parent.attached = true;
+	if (parent.options->recover)
+		set_policy(parent.options);
+	return fd;
+}
+
+int device_serve(const struct cowd_geometry *geometry)
+{
+	const struct cowd_options *o = parent.options;
+	unsigned int flags = o->read_only ? DMU_DEV_READ_ONLY : 0;
+	struct dmu_dest dests[COWD_MAX_FILES];
+	struct dmu_table table;
+	int err;
+
+	if (parent.adopted && !parent.files.found_own)
+		return cowd_error(-EEXIST, "%s: a device of that name exists already, and is made of another image",
+				  o->name);
+	/* First the record: there is no moment with a device and without it. */
+	err = cowd_record_write(&parent.record, o, parent.worker);
+	if (err)
+		return err;
+	fill_table(&table, dests, geometry);
+	err = o->recover ? take_over(&table, flags) : create(&table, flags);
+	return err ? explain_create(err) : attach(geometry);
+}
+
+/* ---- undo ---------------------------------------------------------------- */
+
+void device_undo(void)
+{
+	const char *name = parent.options->name;
+	int err;
+
+	if (!parent.created)
+		return;
+	dmu_device_message(name, "policy fail");
+	err = dmu_device_remove(name, 0, REMOVE_TRY_MS);
+	if (err && err != -ENXIO)
+		cowd_log(COWD_WARNING, "%s could not be removed: %s", name,
+			 strerror(-err));
+	dmu_udev_wait(parent.cookie, 1000);
+}

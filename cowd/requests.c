@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * What the worker may ask of the privileged process.  The worker has read an
+ * image that may come from anybody, so it may be somebody else by now.
+ *
+ *	request	when		what is checked
+ *	OPEN	STARTING	flags, place, kind and users of the file (files.c)
+ *	FILE	STARTING, in	index in order, known flags, a file that was
+ *		order		handed out with these rights, or the scratch file
+ *	CREATE	STARTING, once	as many files as were made devices; the
+ *				kernel checks the geometry
+ *	READY	once, attached	-
+ *	RESIZED	always		the index; the size is the kernel's
+ *	STATS	when asked	shown, never used
+ *	LOG	always		level; printed as one line of text
+ *
+ * What must hold: there is nothing else that it can ask for.  What an honest
+ * worker would never say ends it (breach); what it may ask in vain is refused.
+ * No request names the device, a loop device or a process: these are ours.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <dmu.h>
+
+#include "log.h"
+#include "sandbox.h"
+#include "state.h"
+
+#define UDEV_MS		10000
+
+static struct cowd_msg msg;	/* large, so not on the stack */
+
+static void reply(int status, int fd)
+{
+	static struct cowd_msg answer;
+
+	answer.type = COWD_MSG_REPLY;
+	answer.status = status;
+	cowd_msg_send(parent.sock, &answer, fd, 0);
+	if (fd >= 0)
+		close(fd);
+}
+
+/* What no worker of ours ever says.  Who says it is another's, and ends. */
+static void breach(const char *what)
+{
+	if (parent.breached)
+		return;
+	parent.breached = true;
+	cowd_error(-EPROTO, "the worker was ended: it went against the rules (%s)",
+		   what);
+	kill(parent.worker, SIGKILL);
+}
+
+/* Is the chain still being put together? */
+static bool is_opening(void)
+{
+	return parent.state == STARTING && !parent.attached && !parent.created;
+}
+
+static void serve_open(void)
+{
+	int fd = parent.state != STARTING ? -EPERM :
+		 cowd_files_open(&parent.files, msg.text, (int)msg.number);
+
+	reply(fd < 0 ? fd : 0, fd);
+}
+
+static void serve_file(int fd)
+{
+	const uint32_t known = COWD_FILE_WRITABLE | COWD_FILE_SCRATCH;
+
+	if (!is_opening() || msg.index != parent.files.nr_devices ||
+	    msg.flags & ~known || fd < 0)
+		breach("a file out of order");
+	else
+		reply(cowd_files_add(&parent.files, msg.index, msg.flags, fd),
+		      -1);
+}
+
+static void serve_create(void)
+{
+	int fd;
+
+	if (!is_opening() ||
+	    msg.geometry.nr_files != parent.files.nr_devices) {
+		breach("a device out of order");
+		return;
+	}
+	fd = device_serve(&msg.geometry);
+	reply(fd < 0 ? fd : 0, fd);
+}
+
+static void serve_resized(void)
+{
+	if (msg.index >= parent.files.nr_devices)
+		breach("a file that there is not");
+	else
+		reply(cowd_files_resized(&parent.files, msg.index), -1);
+}
+
+/* Its text goes to a terminal, and to a log of lines. */
+static void serve_log(void)
+{
+	enum cowd_level level = msg.index < COWD_DEBUG ? msg.index : COWD_DEBUG;
+	char *c;
+
+	for (c = msg.text; *c; c++)
+		if ((unsigned char)*c < ' ' || *c == 0x7f)
+			*c = '?';
+	cowd_log(level, "%s", msg.text);
+}
+
+/* The device is live and answered for: now it is there for everybody. */
+static void serve_ready(void)
+{
+	char node[160];
+
+	if (parent.state != STARTING || !parent.attached) {
+		breach("ready out of order");
+		return;
+	}
+	if (dmu_udev_wait(parent.cookie, UDEV_MS))
+		cowd_log(COWD_WARNING, "udev has not handled %s within %d s",
+			 parent.options->name, UDEV_MS / 1000);
+	parent.cookie = 0;
+	snprintf(node, sizeof(node), "/dev/mapper/%s", parent.options->name);
+	if (access(node, F_OK)) {
+		cowd_error(-errno, "%s did not appear", node);
+		parent_finish(COWD_EXIT_FAILED);
+		return;
+	}
+	/* From now on our own pages may have to be written to the device. */
+	cowd_lock_memory();
+	parent_enter(RUNNING, 0);
+	cowd_log(COWD_INFO, "%s serves %s", node, parent.options->image);
+	parent.ready();
+}
+
+static void serve_msg(int fd)
+{
+	if (fd >= 0 && msg.type != COWD_MSG_FILE) {
+		breach("a file that nobody asked for");
+		return;
+	}
+	switch (msg.type) {
+	case COWD_MSG_OPEN:
+		serve_open();
+		break;
+	case COWD_MSG_FILE:
+		serve_file(fd);
+		break;
+	case COWD_MSG_CREATE:
+		serve_create();
+		break;
+	case COWD_MSG_RESIZED:
+		serve_resized();
+		break;
+	case COWD_MSG_READY:
+		serve_ready();
+		break;
+	case COWD_MSG_STATS:
+		if (parent.stats_deadline)	/* else it is too late */
+			clients_answer_status(&msg.stats);
+		break;
+	case COWD_MSG_LOG:
+		serve_log();
+		break;
+	default:
+		breach("a message of no known type");
+	}
+}
+
+int request_serve(void)
+{
+	int fd, err;
+
+	if (parent.breached)
+		return -EPROTO;
+	err = cowd_msg_recv(parent.sock, &msg, &fd, 0);
+	if (err == -EPROTO)
+		breach("what is no message");
+	if (err)
+		return err;
+	serve_msg(fd);
+	if (fd >= 0)
+		close(fd);
+	return 0;
+}
