@@ -5,7 +5,8 @@
  *
  * What must hold: its name is the one that the user gave, its destinations are
  * the files that the parent itself made devices of.  A device that is there
- * already is touched only if it is known to be this one.
+ * already is touched only if it is known to be this one, and keeps the policy
+ * that is in force there, unless the user says another one now.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -17,6 +18,7 @@
 #include "state.h"
 
 #define REMOVE_TRY_MS	5000
+#define TABLE_MAX	(16 << 10)	/* 255 devices of 24 characters and more */
 
 /* ---- what is there ------------------------------------------------------- */
 
@@ -30,14 +32,20 @@ bool device_is_gone(void)
 /* Is the record that was left one of the very device that is wanted now? */
 static bool is_same_device(void)
 {
-	const struct cowd_options *o = parent.options;
+	struct cowd_options *o = parent.options;
 	struct cowd_options left = { .name = o->name };
 
-	return parent.record.was_there &&
-	       !cowd_record_read(&parent.record, &left) &&
-	       !strcmp(left.image, o->image) &&
-	       !strcmp(left.format, o->format) &&
-	       left.read_only == o->read_only;
+	if (!parent.record.was_there ||
+	    cowd_record_read(&parent.record, &left) ||
+	    strcmp(left.image, o->image) || strcmp(left.format, o->format) ||
+	    left.read_only != o->read_only)
+		return false;
+	if (!o->policy_given && left.policy_held) {
+		o->policy = left.policy;
+		o->timeout_s = left.timeout_s;
+		o->policy_held = true;
+	}
+	return true;
 }
 
 /*
@@ -90,6 +98,59 @@ int device_check(void)
 			  o->name);
 }
 
+/* ---- policy -------------------------------------------------------------- */
+
+int device_get_policy(enum dmu_policy *policy, uint32_t *timeout_s)
+{
+	static char table[TABLE_MAX];
+	int err = dmu_device_table(parent.options->name, table, sizeof(table));
+
+	return err ? err : dmu_table_policy(table, policy, timeout_s);
+}
+
+/*
+ * What holds for the device that is taken over, to @parent.options.  One that
+ * an upgrade, which did not get to its end, made queue has it in its record;
+ * so does one that died before it had a table.
+ */
+static void find_policy(void)
+{
+	struct cowd_options *o = parent.options;
+	enum dmu_policy policy;
+	uint32_t timeout_s;
+
+	if (o->policy_given || device_get_policy(&policy, &timeout_s) ||
+	    (o->policy_held && policy == DMU_POLICY_QUEUE))
+		return;
+	o->policy = policy;
+	o->timeout_s = timeout_s;
+}
+
+/* As the table line has it, for a message. */
+static void set_policy(struct cowd_options *o)
+{
+	static const char *const names[] = {
+		[DMU_POLICY_QUEUE] = "queue",
+		[DMU_POLICY_FAIL] = "fail",
+		[DMU_POLICY_TIMEOUT] = "timeout",
+	};
+	char text[64];
+	int err;
+
+	if (o->policy == DMU_POLICY_TIMEOUT)
+		snprintf(text, sizeof(text), "policy timeout %u", o->timeout_s);
+	else
+		snprintf(text, sizeof(text), "policy %s", names[o->policy]);
+	err = dmu_device_message(o->name, text);
+	if (!err && o->policy_held) {
+		o->policy_held = false;
+		err = cowd_record_write(&parent.record, o, parent.worker);
+	}
+	if (err)
+		cowd_log(COWD_WARNING, "%s: %s: %s", o->name, text,
+			 strerror(-err));
+}
+
 /* ---- make, take over ----------------------------------------------------- */
 
 static void fill_table(struct dmu_table *table, struct dmu_dest *dests,
@@ -109,7 +170,7 @@ static void fill_table(struct dmu_table *table, struct dmu_dest *dests,
 		.block_sectors = geometry->block_sectors,
 		.nr_dests = parent.files.nr_devices,
 		.dests = dests,
-		/* What waits while we take over shall not fail now. */
+		/* Queue says nothing: what is in force stays until later. */
 		.policy = o->recover ? DMU_POLICY_QUEUE : o->policy,
 		.timeout_s = o->timeout_s,
 		.no_space_wait = o->no_space_wait,
@@ -123,7 +184,8 @@ static int explain_create(int err)
 	const char *name = parent.options->name;
 	struct dmu_info info;
 
-	if (err == -EBUSY && !dmu_device_info(name, &info))
+	if (err == -EBUSY && !parent.options->recover &&
+	    !dmu_device_info(name, &info))
 		return cowd_error(err, "%s: a device of that name exists already",
 				  name);
 	if (dmu_target_present() == -ENODEV)
@@ -154,27 +216,6 @@ static int take_over(const struct dmu_table *table, unsigned int flags)
 	return err ? err : dmu_device_resume(name);
 }
 
-/* As the table line has it, for a message. */
-static void set_policy(const struct cowd_options *o)
-{
-	static const char *const names[] = {
-		[DMU_POLICY_QUEUE] = "queue",
-		[DMU_POLICY_FAIL] = "fail",
-		[DMU_POLICY_TIMEOUT] = "timeout",
-	};
-	char text[64];
-	int err;
-
-	if (o->policy == DMU_POLICY_TIMEOUT)
-		snprintf(text, sizeof(text), "policy timeout %u", o->timeout_s);
-	else
-		snprintf(text, sizeof(text), "policy %s", names[o->policy]);
-	err = dmu_device_message(o->name, text);
-	if (err)
-		cowd_log(COWD_WARNING, "%s: %s: %s", o->name, text,
-			 strerror(-err));
-}
-
 static int attach(const struct cowd_geometry *geometry)
 {
 	struct dmu_geometry got;
@@ -203,6 +244,8 @@ int device_serve(const struct cowd_geometry *geometry)
 	if (parent.adopted && !parent.files.found_own)
 		return cowd_error(-EEXIST, "%s: a device of that name exists already, and is made of another image",
 				  o->name);
+	if (o->recover)
+		find_policy();
 	/* First the record: there is no moment with a device and without it. */
 	err = cowd_record_write(&parent.record, o, parent.worker);
 	if (err)

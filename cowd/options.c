@@ -89,6 +89,7 @@ static int parse_policy(struct cowd_options *o, const char *text)
 	if (!strcmp(text, "queue"))
 		return 0;
 	o->policy = DMU_POLICY_FAIL;
+	o->policy_given = true;
 	if (!strcmp(text, "fail"))
 		return 0;
 	o->policy = DMU_POLICY_TIMEOUT;

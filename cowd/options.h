@@ -30,6 +30,8 @@ struct cowd_options {
 	uint32_t timeout_s;
 	bool no_space_wait;
 	uint64_t map_memory_kib;	/* 0: the target's default */
+	bool policy_given;		/* by --policy; else that of a device stays */
+	bool policy_held;		/* the device queues only until an upgrade is over */
 	uint64_t cache_bytes;		/* 0: libcow's default */
 	bool foreground, read_only, recover;
 	bool verbose;

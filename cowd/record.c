@@ -121,6 +121,8 @@ static struct json_object *to_json(const struct cowd_options *o, pid_t worker)
 	json_object_object_add(object, "allowed", json_list(o->allowed));
 	add_number(object, "policy", o->policy);
 	add_number(object, "timeout_s", o->timeout_s);
+	json_object_object_add(object, "policy_held",
+			       json_object_new_boolean(o->policy_held));
 	add_number(object, "map_memory_kib", o->map_memory_kib);
 	add_number(object, "cache_bytes", o->cache_bytes);
 	json_object_object_add(object, "no_space_wait",
@@ -130,16 +132,17 @@ static struct json_object *to_json(const struct cowd_options *o, pid_t worker)
 	return object;
 }
 
-/* In place, as the lock is on this file; a torn record does not parse. */
+/*
+ * In place, as the lock is on this file.  What a longer record leaves behind
+ * the new one until it is cut off is not read: JSON tells its own end.
+ */
 static int write_text(int fd, const char *text)
 {
 	size_t len = strlen(text);
 
-	if (ftruncate(fd, 0))
-		return -errno;
 	if (pwrite(fd, text, len, 0) != (ssize_t)len)
 		return errno ? -errno : -ENOSPC;
-	return 0;
+	return ftruncate(fd, (off_t)len) ? -errno : 0;
 }
 
 int cowd_record_write(struct cowd_record *record,
@@ -195,6 +198,16 @@ static void get_list(struct json_object *object, const char *key,
 	list[i] = NULL;
 }
 
+/* What the user says now goes before what he said then. */
+static void get_policy(struct json_object *object, struct cowd_options *o)
+{
+	if (o->policy_given)
+		return;
+	o->policy = (enum dmu_policy)get_number(object, "policy");
+	o->timeout_s = (uint32_t)get_number(object, "timeout_s");
+	o->policy_held = get_number(object, "policy_held");
+}
+
 static int from_json(struct json_object *object, struct cowd_options *o)
 {
 	o->image = get_text(object, "image");
@@ -207,8 +220,7 @@ static int from_json(struct json_object *object, struct cowd_options *o)
 		o->user = get_text(object, "user");
 	get_list(object, "options", o->image_options);
 	get_list(object, "allowed", o->allowed);
-	o->policy = (enum dmu_policy)get_number(object, "policy");
-	o->timeout_s = (uint32_t)get_number(object, "timeout_s");
+	get_policy(object, o);
 	o->map_memory_kib = get_number(object, "map_memory_kib");
 	o->cache_bytes = get_number(object, "cache_bytes");
 	o->no_space_wait = get_number(object, "no_space_wait");

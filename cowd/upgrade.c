@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -55,6 +56,21 @@ void upgrade_begin(void)
 		parent_enter(CHECKING, CHECK_S);
 }
 
+/* The one that runs goes on. */
+__attribute__((format(printf, 1, 2)))
+static void failed(const char *format, ...)
+{
+	char text[COWD_LOG_MAX];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	cowd_log(COWD_WARNING, "%s", text);
+	clients_answer(COWD_CMD_UPGRADE, text);
+	parent_enter(RUNNING, 0);
+}
+
 /*
  * cowctl learns that we begin.  In the background, what the new program has to
  * say on standard error goes to it as well.
@@ -93,12 +109,30 @@ static void execute(const struct cowd_options *o)
 	execv(program, argv);
 }
 
+/*
+ * Until the next one has taken over nothing fails.  It brings the policy back,
+ * from the record: also when it gets there at the second try only.
+ */
+static int hold_policy(struct cowd_options *o)
+{
+	int err = device_get_policy(&o->policy, &o->timeout_s);
+
+	if (err || o->policy == DMU_POLICY_QUEUE)
+		return err;
+	o->policy_held = true;
+	err = cowd_record_write(&parent.record, o, parent.worker);
+	return err ? err : dmu_device_message(o->name, "policy queue");
+}
+
 static void upgrade(void)
 {
 	struct cowd_options *o = parent.options;
+	int err = hold_policy(o);
 
-	if (o->policy != DMU_POLICY_QUEUE)	/* the new one brings it back */
-		dmu_device_message(o->name, "policy queue");
+	if (err) {
+		failed("%s: cannot be upgraded: %s", o->name, strerror(-err));
+		return;
+	}
 	cowd_log(COWD_INFO, "version %s makes way for %s", PACKAGE_VERSION,
 		 program);
 	hand_over_client();
@@ -114,15 +148,9 @@ static void upgrade(void)
 
 void upgrade_checked(int err)
 {
-	char text[PATH_MAX + 80];
-
-	if (!err) {
+	if (err)
+		failed("%s: does not run (%d), so the one that runs goes on",
+		       program, -err);
+	else
 		upgrade();
-		return;
-	}
-	snprintf(text, sizeof(text), "%s: does not run (%d), so the one that runs goes on",
-		 program, -err);
-	cowd_log(COWD_WARNING, "%s", text);
-	clients_answer(COWD_CMD_UPGRADE, text);
-	parent_enter(RUNNING, 0);
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-/* The target's status line, to its parts. */
+/* What the target says of itself, its status and table lines, to its parts. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -56,25 +56,31 @@ static int next_number(const char **line, uint64_t *value)
 	return parse_number(word, value);
 }
 
-static int next_policy(const char **line, struct dmu_status *status)
+static int find_policy(const char *word, enum dmu_policy *policy)
 {
 	static const char *const names[] = {
 		[DMU_POLICY_QUEUE] = "queue",
 		[DMU_POLICY_FAIL] = "fail",
 		[DMU_POLICY_TIMEOUT] = "timeout",
 	};
-	char word[32];
 	size_t i;
 
-	if (!next_word(line, word, sizeof(word)))
-		return -EINVAL;
 	for (i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
 		if (strcmp(word, names[i]))
 			continue;
-		status->policy = (enum dmu_policy)i;
+		*policy = (enum dmu_policy)i;
 		return 0;
 	}
 	return -EINVAL;
+}
+
+static int next_policy(const char **line, struct dmu_status *status)
+{
+	char word[32];
+
+	if (!next_word(line, word, sizeof(word)))
+		return -EINVAL;
+	return find_policy(word, &status->policy);
 }
 
 /* Names that a newer kernel added are passed over. */
@@ -110,4 +116,52 @@ int dmu_status_parse(const char *line, struct dmu_status *status)
 		set_field(status, name, value);
 	}
 	return line[strspn(line, " \n")] ? -EINVAL : 0;
+}
+
+/* To the words of the features: their number, or 0 for none. */
+static int skip_devices(const char **line, uint64_t *nr_words)
+{
+	char word[DMU_KEY_LEN];
+	uint64_t nr_devs;
+
+	if (!next_word(line, word, sizeof(word)) ||
+	    !next_word(line, word, sizeof(word)) ||
+	    next_number(line, &nr_devs) || nr_devs > DMU_MAX_DEVS)
+		return -EINVAL;
+	for (; nr_devs; nr_devs--)
+		if (!next_word(line, word, sizeof(word)))
+			return -EINVAL;
+	*nr_words = 0;
+	return (*line)[strspn(*line, " \n")] ? next_number(line, nr_words) : 0;
+}
+
+/* A policy is one word, but timeout; all other features have a value. */
+int dmu_table_policy(const char *line, enum dmu_policy *policy,
+		     uint32_t *timeout_s)
+{
+	uint64_t nr_words, seconds;
+	char word[32];
+
+	*policy = DMU_POLICY_QUEUE;
+	*timeout_s = 0;
+	if (skip_devices(&line, &nr_words))
+		return -EINVAL;
+	for (; nr_words; nr_words--) {
+		if (!next_word(&line, word, sizeof(word)))
+			return -EINVAL;
+		if (!find_policy(word, policy) &&
+		    *policy != DMU_POLICY_TIMEOUT)
+			continue;
+		if (!--nr_words)
+			return -EINVAL;
+		if (strcmp(word, "timeout")) {
+			next_word(&line, word, sizeof(word));
+			continue;
+		}
+		if (next_number(&line, &seconds) || !seconds ||
+		    seconds > UINT32_MAX)
+			return -EINVAL;
+		*timeout_s = (uint32_t)seconds;
+	}
+	return 0;
 }

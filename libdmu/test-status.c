@@ -67,6 +67,54 @@ static void damaged(void **state)
 			fail_msg("accepted: %s", lines[i]);
 }
 
+static void table_policies(void **state)
+{
+	static const struct {
+		const char *line;
+		int err;
+		enum dmu_policy policy;
+		uint32_t timeout_s;
+	} lines[] = {
+		{ "mydev 128 2 7:0 ro:7:1 5 queue map_memory 65536 no_space fail",
+		  0, DMU_POLICY_QUEUE, 0 },
+		{ "mydev 128 2 7:0 ro:7:1 3 fail map_memory 65536\n", 0,
+		  DMU_POLICY_FAIL, 0 },
+		{ "mydev 128 1 7:0 4 timeout 30 map_memory 65536", 0,
+		  DMU_POLICY_TIMEOUT, 30 },
+		{ "mydev 128 1 7:0 4 map_memory 65536 timeout 86400", 0,
+		  DMU_POLICY_TIMEOUT, 86400 },
+		/* Names of devices and keys are not words of the policy. */
+		{ "fail 128 1 timeout", 0, DMU_POLICY_QUEUE, 0 },
+		{ "fail 128 1 timeout 2 newer fail", 0, DMU_POLICY_QUEUE, 0 },
+		{ "mydev 128 1 7:0 3 no_space wait fail", 0, DMU_POLICY_FAIL, 0 },
+		{ "", -EINVAL, 0, 0 },
+		{ "mydev 128", -EINVAL, 0, 0 },
+		{ "mydev 128 2 7:0", -EINVAL, 0, 0 },
+		{ "mydev 128 99999 7:0 1 fail", -EINVAL, 0, 0 },
+		{ "mydev 128 1 7:0 2 fail", -EINVAL, 0, 0 },
+		{ "mydev 128 1 7:0 x", -EINVAL, 0, 0 },
+		{ "mydev 128 1 7:0 1 newer", -EINVAL, 0, 0 },
+		{ "mydev 128 1 7:0 1 timeout", -EINVAL, 0, 0 },
+		{ "mydev 128 1 7:0 1 timeout 30", -EINVAL, 0, 0 },
+		{ "mydev 128 1 7:0 2 timeout 0", -EINVAL, 0, 0 },
+		{ "mydev 128 1 7:0 2 timeout 4294967296", -EINVAL, 0, 0 },
+	};
+	enum dmu_policy policy;
+	uint32_t timeout_s;
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
+		if (dmu_table_policy(lines[i].line, &policy, &timeout_s) !=
+		    lines[i].err)
+			fail_msg("%s: not as wanted", lines[i].line);
+		if (lines[i].err)
+			continue;
+		assert_int_equal(policy, lines[i].policy);
+		assert_int_equal(timeout_s, lines[i].timeout_s);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -74,6 +122,7 @@ int main(void)
 		cmocka_unit_test(policies),
 		cmocka_unit_test(newer_kernel),
 		cmocka_unit_test(damaged),
+		cmocka_unit_test(table_policies),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

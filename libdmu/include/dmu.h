@@ -173,6 +173,10 @@ int dmu_device_status(const char *name, struct dmu_status *status);
  */
 int dmu_device_table(const char *name, char *buf, size_t size);
 
+/* The policy of such parameters: that in force, if they are of a live table. */
+int dmu_table_policy(const char *params, enum dmu_policy *policy,
+		     uint32_t *timeout_s);
+
 /* Send a message (dmsetup message NAME 0 @text) to the target. */
 int dmu_device_message(const char *name, const char *text);
 

@@ -160,6 +160,13 @@ all_is_well()
 	"$load" verify base.img - "$filled" || fail "the base was changed"
 }
 
+# in_force POLICY WHEN: it is that of mydev.
+in_force()
+{
+	dmsetup table mydev | grep -q " $1 map_memory" ||
+		fail "$2: the policy is not $1: $(dmsetup table mydev)"
+}
+
 # kill_cowd WHO: pid, worker or both; until all are gone.
 kill_cowd()
 {

@@ -68,6 +68,27 @@ within 60 cowctl stop mydev || fail "cowctl stop"
 gone "queue"
 echo "ok $SECONDS s: fail, queue"
 
+# What is in force stays when the device is served again, whatever was asked for
+# at first, unless something else is asked for now.
+orphan --policy fail
+in_force fail "dead"
+dmsetup message mydev 0 policy timeout 77
+within 60 cowd --recover mydev || die "--recover"
+in_force "timeout 77" "--recover after a message"
+kill_cowd both
+dmsetup message mydev 0 policy queue
+within 60 cowd -p dscow mydev a.dscow || die "served again by a plain start"
+in_force queue "a plain start after a message"
+kill_cowd both
+within 60 cowd --recover --policy fail mydev || die "--recover --policy fail"
+in_force fail "--recover --policy fail"
+kill_cowd both
+within 60 cowd -p dscow --policy timeout=78 mydev a.dscow || die "plain start with a policy"
+in_force "timeout 78" "a plain start with a policy"
+within 60 cowctl stop mydev || fail "cowctl stop"
+gone "policies"
+echo "ok $SECONDS s: the policy in force"
+
 orphan --policy timeout=10
 ask_for_long 2 1
 waits "timeout=10"

@@ -50,7 +50,11 @@ load_start
 for n in $(seq "$times"); do
 	upgrade_once "$n" ""
 done
-dmsetup status mydev | grep -q " fail " || fail "the policy was lost"
+in_force fail "upgraded"
+# Not the one that it was started with: the one in force.
+dmsetup message mydev 0 policy timeout 77
+upgrade_once 98 ""
+in_force "timeout 77" "upgraded after a message"
 echo "$times upgrades, $done_while I/Os during them, the slowest took $slowest ms"
 
 # One that does not run is not tried; one that runs and cannot serve says why.
@@ -60,7 +64,6 @@ chmod 755 "$installed"
 cowctl upgrade mydev 2>err && fail "upgraded to garbage"
 grep -q "does not run" err || fail "does not say that it does not run: $(cat err)"
 [ "$(status_of state)" = running ] || fail "does not go on"
-dmsetup message mydev 0 policy queue
 cat >"$installed" <<'END'
 #!/bin/sh
 [ "$1" = --version ] || { echo "cowd: this one is broken" >&2; exit 1; }
@@ -71,7 +74,9 @@ grep -q "recover" err || fail "does not say what helps: $(cat err)"
 mv "$installed.good" "$installed"
 cowctl upgrade mydev 2>err && fail "upgraded what is dead"
 grep -q "recover" err || fail "dead: does not say what helps: $(cat err)"
+in_force queue "nobody has taken over yet"
 cowd --recover mydev || die "cowd --recover"
+in_force "timeout 77" "taken over at the second try"
 load_runs "the first one again"
 load_stop
 all_is_well
