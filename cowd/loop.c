@@ -13,6 +13,7 @@
 #include "loop.h"
 #include "options.h"
 
+#define CONTROL	"/dev/loop-control"
 #define TRIES	64	/* others may take the free device first */
 
 /*
@@ -29,31 +30,22 @@ static int reopen(int fd, bool writable)
 	return again < 0 ? -errno : again;
 }
 
-/* Where no device manager has made the node that would load it. */
-static void load_module(void)
+/* Opening the control node loads the module, where a device manager made it. */
+void cowd_loop_prepare(void)
 {
 	static char name[] = "modprobe", quiet[] = "-q", module[] = "loop";
 	char *const argv[] = { name, quiet, module, NULL };
 	pid_t pid;
 	int status;
 
-	if (!posix_spawnp(&pid, argv[0], NULL, NULL, argv, environ))
+	if (access(CONTROL, F_OK) &&
+	    !posix_spawnp(&pid, argv[0], NULL, NULL, argv, environ))
 		waitpid(pid, &status, 0);
-}
-
-static int open_control(void)
-{
-	int fd = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
-
-	if (fd >= 0 || errno != ENOENT)
-		return fd;
-	load_module();
-	return open("/dev/loop-control", O_RDWR | O_CLOEXEC);
 }
 
 static int free_number(void)
 {
-	int control = open_control();
+	int control = open(CONTROL, O_RDWR | O_CLOEXEC);
 	int number;
 
 	if (control < 0)

@@ -4,6 +4,8 @@
 
 #include <stdbool.h>
 
+/* See to it that there are any, while that is still allowed. */
+void cowd_loop_prepare(void);
 /*
  * Make a loop device of open file @fd, with direct I/O if its file system can
  * do that.  It vanishes when its last user, the returned descriptor among

@@ -35,6 +35,7 @@
 #include <common/clock.h>
 
 #include "log.h"
+#include "loop.h"
 #include "parent.h"
 #include "sandbox.h"
 #include "state.h"
@@ -233,6 +234,10 @@ static int start(void)
 		err = device_check();
 	if (!err)
 		err = cowd_user_find(o->user, &user);
+	if (!err) {
+		cowd_loop_prepare();
+		err = cowd_limit_privileges();
+	}
 	if (!err)
 		err = cowd_control_listen(&parent.control, parent.record.socket);
 	if (!err)

@@ -9,6 +9,7 @@
 #include <seccomp.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -68,30 +69,72 @@ void cowd_prepare_for_io(void)
 			 strerror(errno));
 }
 
-/* With no bounding set, nothing that is executed could get a capability. */
-static int drop_bounding_set(void)
+#define CAP(name)	(1ull << CAP_##name)
+
+/* What the parent needs, and whatever it executes by an upgrade needs as well. */
+static const uint64_t parent_capabilities =
+	CAP(SYS_ADMIN) |	/* device-mapper, loop devices, attaching */
+	CAP(DAC_OVERRIDE) |	/* images that belong to others */
+	CAP(KILL) |		/* the worker, another user's process */
+	CAP(SETUID) | CAP(SETGID) | CAP(SETPCAP) |	/* the worker's start */
+	CAP(SYS_RESOURCE) |	/* locked memory, the out-of-memory killer */
+	CAP(MKNOD) | CAP(CHOWN);	/* /dev/mapper/NAME where no udev is */
+
+/* Nothing that is executed can get a capability outside of the bounding set. */
+static int limit_bounding_set(uint64_t keep)
 {
 	int cap;
 
 	for (cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
-		if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0))
+		if (!(keep >> cap & 1) && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0))
 			return -errno;
 	return 0;
 }
 
-static int clear_capabilities(void)
+/* Keep these of the permitted ones, in effect; none to be inherited. */
+static int limit_capabilities(uint64_t keep)
 {
 	struct __user_cap_header_struct header = {
 		.version = _LINUX_CAPABILITY_VERSION_3,
 	};
-	struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = { { 0 } };
+	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
+	size_t i;
 
-	return syscall(SYS_capset, &header, none) ? -errno : 0;
+	if (syscall(SYS_capget, &header, data))
+		return -errno;
+	for (i = 0; i < ARRAY_SIZE(data); i++) {
+		data[i].permitted &= (uint32_t)(keep >> 32 * i);
+		data[i].effective = data[i].permitted;
+		data[i].inheritable = 0;
+	}
+	return syscall(SYS_capset, &header, data) ? -errno : 0;
+}
+
+static int forbid_new_privileges(void)
+{
+	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ? -errno : 0;
+}
+
+int cowd_limit_privileges(void)
+{
+	int err;
+
+	if (geteuid())	/* then device-mapper says what is missing */
+		return 0;
+	err = limit_bounding_set(parent_capabilities);
+	if (!err)
+		err = limit_capabilities(parent_capabilities);
+	if (!err)
+		err = forbid_new_privileges();
+	if (err)
+		return cowd_error(err, "cannot drop the capabilities that are not needed: %s",
+				  strerror(-err));
+	return 0;
 }
 
 static int become(const struct cowd_user *user)
 {
-	int err = drop_bounding_set();
+	int err = limit_bounding_set(0);
 
 	if (err)
 		return err;
@@ -108,9 +151,9 @@ int cowd_drop_privileges(const struct cowd_user *user)
 	int err = geteuid() ? 0 : become(user);
 
 	if (!err)
-		err = clear_capabilities();
-	if (!err && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-		err = -errno;
+		err = limit_capabilities(0);
+	if (!err)
+		err = forbid_new_privileges();
 	if (!err)
 		prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	if (err)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What the worker gives up, and what it makes sure of before. */
+/* What parent and worker give up, and what they make sure of before. */
 #ifndef COWD_SANDBOX_H
 #define COWD_SANDBOX_H
 
@@ -20,6 +20,13 @@ int cowd_user_find(const char *name, struct cowd_user *user);
  * told under -v only.
  */
 void cowd_prepare_for_io(void);
+
+/*
+ * The parent stays root, with no capability but those that its work needs, and
+ * no way to get others.  No filter of system calls: it would bind the programs
+ * of later versions that an upgrade executes.  Errors are reported.
+ */
+int cowd_limit_privileges(void);
 
 /*
  * Become @user with no groups, no capability, and no way to get any.  Errors

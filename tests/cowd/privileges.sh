@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
 # The process that parses the image has its own user, no capability, no way to
-# new ones, a filter of system calls, and locked memory.
+# new ones, a filter of system calls, and locked memory.  Its parent has the few
+# capabilities that its work needs.
 # shellcheck source=tests/cowd/lib.sh
 . "$(dirname "$0")/lib.sh"
 
@@ -34,5 +35,13 @@ is "argv[0]" "$(head -c 1 "/proc/$worker/cmdline")" @
 for thread in /proc/"$worker"/task/*/status; do
 	is "seccomp of $thread" "$(awk '/^Seccomp:/ { print $2 }' "$thread")" 2
 done
+parent=$(jq -r .pid /run/cowd/mydev.json)
+# CHOWN, DAC_OVERRIDE, KILL, SETGID, SETUID, SETPCAP, SYS_ADMIN, SYS_RESOURCE, MKNOD
+few=$(printf '%016x' $((1 << 0 | 1 << 1 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 21 | 1 << 24 | 1 << 27)))
+for set in CapBnd CapPrm CapEff; do
+	is "the parent's $set" "$(field "$parent" $set)" "$few"
+done
+is "the parent's CapInh" "$(field "$parent" CapInh)" 0000000000000000
+is "the parent's no_new_privs" "$(field "$parent" NoNewPrivs)" 1
 cowctl stop mydev || fail "cowctl stop"
 nothing_left "the end"
