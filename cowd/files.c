@@ -61,25 +61,72 @@ static bool is_below_link(const char *path, const char *top)
 	return realpath(top, real) && is_below(path, real);
 }
 
-static bool is_allowed(const struct cowd_files *files, const char *path)
+static bool is_listed(const char *const *list, const char *path)
 {
-	const struct cowd_options *o = files->options;
-	char image[PATH_MAX], real[PATH_MAX];
-	unsigned int i;
-
-	for (i = 0; o->allowed[i]; i++)
-		if (is_below_link(path, o->allowed[i]))
+	for (; *list; list++)
+		if (is_below_link(path, *list))
 			return true;
-	/* The folder of the name that was given, and that of the file itself. */
+	return false;
+}
+
+/*
+ * In the folder of the name that was given, or in that of the file itself?  A
+ * block device has no folder of its own: all other devices lie there too.
+ */
+static bool is_beside_image(const struct cowd_options *o, const char *path)
+{
+	char image[PATH_MAX], real[PATH_MAX];
+	struct stat st;
+
+	if (!realpath(o->image, real) || stat(real, &st) ||
+	    S_ISBLK(st.st_mode))
+		return false;
 	snprintf(image, sizeof(image), "%s", o->image);
-	if (is_below_link(path, dirname(image)))
-		return true;
-	return realpath(o->image, real) && is_below(path, dirname(real));
+	return is_below(path, dirname(real)) ||
+	       is_below_link(path, dirname(image));
+}
+
+/* Is @path the value of an image's option?  In the image's folder if relative. */
+static bool is_option(const struct cowd_options *o, const char *path)
+{
+	const char *slash = strrchr(o->image, '/');
+	size_t folder = slash ? (size_t)(slash + 1 - o->image) : 0;
+	const char *const *option, *value;
+
+	for (option = o->image_options; *option; option++) {
+		value = strchr(*option, '=');
+		if (!value++)
+			continue;
+		if (!strcmp(path, value) ||
+		    (!strncmp(path, o->image, folder) &&
+		     !strcmp(path + folder, value)))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * @path, links resolved, is no file that the user named but was found inside
+ * of an image.  Nobody here knows whether it is a part of the image, or a base
+ * that others rely on; so the user says what may be written.
+ */
+static int check_place(const struct cowd_options *o, const char *path,
+		       bool writable)
+{
+	if (is_listed(o->allowed_write, path))
+		return 0;
+	if (writable)
+		return cowd_error(-EACCES, "%s: named inside an image, so it is not written; --allow-write %s would allow it",
+				  path, path);
+	if (is_listed(o->allowed, path) || is_beside_image(o, path))
+		return 0;
+	return cowd_error(-EACCES, "%s: named inside an image, but outside its folder; --allow-backing %s would allow it",
+			  path, path);
 }
 
 /* @path_fd is an O_PATH descriptor, so that looking has no effect. */
 static int check_policy(const struct cowd_files *files, const char *path,
-			int path_fd)
+			int path_fd, bool writable)
 {
 	char real[PATH_MAX];
 	struct stat st;
@@ -90,15 +137,11 @@ static int check_policy(const struct cowd_files *files, const char *path,
 	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
 		return cowd_error(-EINVAL, "%s: neither a file nor a block device",
 				  path);
-	if (!strcmp(path, files->options->image))
+	if (!strcmp(path, files->options->image) ||
+	    is_option(files->options, path))
 		return 0;
 	err = real_path(path_fd, real);
-	if (err)
-		return err;
-	if (!is_allowed(files, real))
-		return cowd_error(-EACCES, "%s: named inside an image, but outside its folder; --allow-backing %s would allow it",
-				  path, real);
-	return 0;
+	return err ? err : check_place(files->options, real, writable);
 }
 
 /* A device of ours that is made of the file as well: only the one we recover may. */
@@ -196,7 +239,7 @@ int cowd_files_open(struct cowd_files *files, const char *path, int flags)
 	path_fd = open(path, O_PATH | O_CLOEXEC);
 	if (path_fd < 0)
 		return -errno;
-	err = check_policy(files, path, path_fd);
+	err = check_policy(files, path, path_fd, mode == O_RDWR);
 	fd = err ? err : open_checked(files, path, path_fd,
 					  mode | (flags & (O_DIRECT | COW_OPEN_FILE_SHARED)));
 	close(path_fd);

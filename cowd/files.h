@@ -44,8 +44,9 @@ void cowd_files_init(struct cowd_files *files,
 		     const struct cowd_options *options);
 
 /*
- * Open @path for the worker: the image, or what lies within the folders that
- * are allowed.  Regular files and block devices only, never created.  Returns
+ * Open @path for the worker: for reading, the image or what lies within the
+ * folders that are allowed; for writing, the image, what the user named in an
+ * option of the image, or what lies where the user allowed that.  Regular files and block devices only, never created.  Returns
  * a descriptor or a negative errno; refusals by policy are reported.
  */
 int cowd_files_open(struct cowd_files *files, const char *path, int flags);

@@ -161,15 +161,20 @@ static const char *absolute(const char *path)
 	return full;
 }
 
+static void make_list_absolute(const char **list)
+{
+	for (; *list; list++)
+		*list = absolute(*list);
+}
+
 static void make_paths_absolute(void)
 {
-	unsigned int i;
 
 	options.image = absolute(options.image);
 	options.plugin_dir = absolute(options.plugin_dir);
 	options.run_dir = absolute(options.run_dir);
-	for (i = 0; options.allowed[i]; i++)
-		options.allowed[i] = absolute(options.allowed[i]);
+	make_list_absolute(options.allowed);
+	make_list_absolute(options.allowed_write);
 }
 
 /* systemd leaves processes so marked alone until the root file system goes. */

@@ -22,7 +22,10 @@ static const char help_text[] =
 "  -o, --option NAME=VALUE    an option of the format (may be repeated)\n"
 "      --allow-backing PATH   follow backing paths found inside an image to this\n"
 "                             file, or into this folder (may be repeated); IMAGE's\n"
-"                             own folder is always allowed\n"
+"                             own folder is allowed, unless it is a device\n"
+"      --allow-write PATH     write further files of IMAGE that are this file, or in\n"
+"                             this folder (may be repeated); else only IMAGE is\n"
+"                             written\n"
 "      --policy POLICY        what I/O that needs an answer does while no cowd is\n"
 "                             there: queue (default), fail, timeout=SECONDS\n"
 "      --no-space WHAT        what a write does that finds no space under IMAGE: fail\n"
@@ -42,7 +45,7 @@ static const char help_text[] =
 "there, 1 it is not (one sentence says why), 2 wrong usage.\n";
 
 enum {
-	OPT_ALLOW = 256, OPT_POLICY, OPT_MAP_MEMORY, OPT_CACHE, OPT_RECOVER,
+	OPT_ALLOW = 256, OPT_ALLOW_WRITE, OPT_POLICY, OPT_MAP_MEMORY, OPT_CACHE, OPT_RECOVER,
 	OPT_PLUGIN_DIR, OPT_RUN_DIR, OPT_USER,
 	OPT_NO_SPACE,
 };
@@ -52,6 +55,7 @@ static const struct option long_options[] = {
 	{ "read-only",		no_argument,		NULL, 'r' },
 	{ "option",		required_argument,	NULL, 'o' },
 	{ "allow-backing",	required_argument,	NULL, OPT_ALLOW },
+	{ "allow-write",	required_argument,	NULL, OPT_ALLOW_WRITE },
 	{ "policy",		required_argument,	NULL, OPT_POLICY },
 	{ "no-space",		required_argument,	NULL, OPT_NO_SPACE },
 	{ "map-memory",		required_argument,	NULL, OPT_MAP_MEMORY },
@@ -85,11 +89,11 @@ static int parse_policy(struct cowd_options *o, const char *text)
 	unsigned long seconds;
 	char *end;
 
+	o->policy_given = true;
 	o->policy = DMU_POLICY_QUEUE;
 	if (!strcmp(text, "queue"))
 		return 0;
 	o->policy = DMU_POLICY_FAIL;
-	o->policy_given = true;
 	if (!strcmp(text, "fail"))
 		return 0;
 	o->policy = DMU_POLICY_TIMEOUT;
@@ -149,6 +153,8 @@ static int parse_option(struct cowd_options *o, int c)
 		return 0;
 	case OPT_ALLOW:
 		return add_value(o->allowed, "--allow-backing", optarg);
+	case OPT_ALLOW_WRITE:
+		return add_value(o->allowed_write, "--allow-write", optarg);
 	case OPT_POLICY:
 		return parse_policy(o, optarg);
 	case OPT_NO_SPACE:

@@ -25,13 +25,14 @@ struct cowd_options {
 	const char *run_dir;
 	const char *user;	/* NULL: cowd, or nobody */
 	const char *image_options[COWD_MAX_LIST + 1];	/* ends with NULL */
-	const char *allowed[COWD_MAX_LIST + 1];
+	const char *allowed[COWD_MAX_LIST + 1];		/* to be read, */
+	const char *allowed_write[COWD_MAX_LIST + 1];	/* and written */
 	enum dmu_policy policy;
 	uint32_t timeout_s;
-	bool no_space_wait;
-	uint64_t map_memory_kib;	/* 0: the target's default */
 	bool policy_given;		/* by --policy; else that of a device stays */
 	bool policy_held;		/* the device queues only until an upgrade is over */
+	bool no_space_wait;
+	uint64_t map_memory_kib;	/* 0: the target's default */
 	uint64_t cache_bytes;		/* 0: libcow's default */
 	bool foreground, read_only, recover;
 	bool verbose;

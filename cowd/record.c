@@ -119,6 +119,8 @@ static struct json_object *to_json(const struct cowd_options *o, pid_t worker)
 	add_text(object, "user", o->user);
 	json_object_object_add(object, "options", json_list(o->image_options));
 	json_object_object_add(object, "allowed", json_list(o->allowed));
+	json_object_object_add(object, "allowed_write",
+			       json_list(o->allowed_write));
 	add_number(object, "policy", o->policy);
 	add_number(object, "timeout_s", o->timeout_s);
 	json_object_object_add(object, "policy_held",
@@ -220,6 +222,7 @@ static int from_json(struct json_object *object, struct cowd_options *o)
 		o->user = get_text(object, "user");
 	get_list(object, "options", o->image_options);
 	get_list(object, "allowed", o->allowed);
+	get_list(object, "allowed_write", o->allowed_write);
 	get_policy(object, o);
 	o->map_memory_kib = get_number(object, "map_memory_kib");
 	o->cache_bytes = get_number(object, "cache_bytes");
