@@ -3,7 +3,8 @@
  * cowd's parent and its sandbox, with another worker: one that was taken over
  * by the image it read.  All of cowd but worker.c and main.c is linked in.
  *
- *	hostile CASE NAME IMAGE [ARG]
+ *	hostile CASE NAME IMAGE [ARG...]
+ *	hostile breaches NAME IMAGE CASE...
  *
  * What CASE does is said by the tables below; results go to stdout, one a line.
  */
@@ -18,6 +19,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "batch.h"
 #include "log.h"
 #include "options.h"
 #include "parent.h"
@@ -29,7 +31,8 @@
 #define BREACH_WAIT_MS	10000	/* long for the parent, even on a busy machine */
 
 static struct cowd_options options;
-static const char *case_name, *case_arg;
+static const char *case_name;
+static char **case_args;	/* ends with NULL */
 static struct cowd_msg msg;
 static int sock, scratch_fd;
 
@@ -106,7 +109,8 @@ static int create(void)
 {
 	int fd, err = add_image();
 
-	return err ? err : ask_create(2048, 8, 1, &fd);
+	/* What cowd -p raw makes of an image of 4 MiB, so that it can take over. */
+	return err ? err : ask_create(8192, 128, 1, &fd);
 }
 
 static int serve(void)
@@ -287,37 +291,37 @@ static void resize_out_of_range(void)
 static const struct breach {
 	const char *name;
 	void (*commit)(void);
+	bool in_use;		/* the device is, and so stays */
 } breaches[] = {
-	{ "too-short", too_short },
-	{ "one-byte", one_byte },
-	{ "too-long", too_long },
-	{ "cut-geometry", cut_geometry },
-	{ "cut-stats", cut_stats },
-	{ "no-nul", no_nul },
-	{ "no-nul-in-log", no_nul_in_log },
-	{ "after-the-nul", after_the_nul },
-	{ "type-zero", type_zero },
-	{ "type-unknown", type_unknown },
-	{ "type-huge", type_huge },
-	{ "type-reply", type_reply },
-	{ "type-get-stats", type_get_stats },
-	{ "two-fds", two_fds },
-	{ "eight-fds", eight_fds },
-	{ "fd-with-ready", fd_with_ready },
-	{ "ready-early", ready_early },
-	{ "file-out-of-order", file_out_of_order },
-	{ "file-far-out", file_far_out },
-	{ "file-twice", file_twice },
-	{ "file-unknown-flag", file_unknown_flag },
-	{ "file-without-fd", file_without_fd },
-	{ "file-after-create", file_after_create },
-	{ "create-more-files", create_more_files },
-	{ "create-twice", create_twice },
-	{ "resize-out-of-range", resize_out_of_range },
-	/* These with the device in use: it stays. */
-	{ "ready-twice", ready_twice },
-	{ "create-when-ready", create_when_ready },
-	{ "garbage-when-ready", garbage_when_ready },
+	{ "too-short", too_short, false },
+	{ "one-byte", one_byte, false },
+	{ "too-long", too_long, false },
+	{ "cut-geometry", cut_geometry, false },
+	{ "cut-stats", cut_stats, false },
+	{ "no-nul", no_nul, false },
+	{ "no-nul-in-log", no_nul_in_log, false },
+	{ "after-the-nul", after_the_nul, false },
+	{ "type-zero", type_zero, false },
+	{ "type-unknown", type_unknown, false },
+	{ "type-huge", type_huge, false },
+	{ "type-reply", type_reply, false },
+	{ "type-get-stats", type_get_stats, false },
+	{ "two-fds", two_fds, false },
+	{ "eight-fds", eight_fds, false },
+	{ "fd-with-ready", fd_with_ready, false },
+	{ "ready-early", ready_early, false },
+	{ "file-out-of-order", file_out_of_order, false },
+	{ "file-far-out", file_far_out, false },
+	{ "file-twice", file_twice, false },
+	{ "file-unknown-flag", file_unknown_flag, false },
+	{ "file-without-fd", file_without_fd, false },
+	{ "file-after-create", file_after_create, false },
+	{ "create-more-files", create_more_files, false },
+	{ "create-twice", create_twice, false },
+	{ "resize-out-of-range", resize_out_of_range, false },
+	{ "ready-twice", ready_twice, true },
+	{ "create-when-ready", create_when_ready, true },
+	{ "garbage-when-ready", garbage_when_ready, true },
 };
 
 /* The parent has to end this process.  Who gets to the end was let through. */
@@ -330,12 +334,13 @@ static int commit_breach(const struct breach *breach)
 	return COWD_EXIT_FAILED;
 }
 
-static void list_breaches(void)
+static void list_breaches(bool in_use)
 {
 	size_t i;
 
 	for (i = 0; i < sizeof(breaches) / sizeof(breaches[0]); i++)
-		puts(breaches[i].name);
+		if (breaches[i].in_use == in_use)
+			puts(breaches[i].name);
 }
 
 /* ---- what is refused, and said so --------------------------------------- */
@@ -347,13 +352,15 @@ static int refused(const char *what, int err)
 	return err < 0 ? 0 : 1;
 }
 
-/* CASE open: a path that is no business of ours. */
-static int try_open(void)
+/* Paths that are no business of ours, or none that is written. */
+static int try_open(int flags)
 {
-	int fd, flags = O_RDONLY, err;
+	int fd, bad = 0;
+	char **path;
 
-	err = ask_open(case_arg, flags, &fd);
-	return refused(case_arg, err);
+	for (path = case_args; *path; path++)
+		bad += refused(*path, ask_open(*path, flags, &fd));
+	return bad;
 }
 
 /* Files that the parent never gave us, and more than it gave. */
@@ -430,7 +437,9 @@ static int run_case(void)
 		if (!strcmp(case_name, breaches[i].name))
 			return commit_breach(&breaches[i]);
 	if (!strcmp(case_name, "open"))
-		return try_open();
+		return try_open(O_RDONLY);
+	if (!strcmp(case_name, "write"))
+		return try_open(O_RDWR);
 	if (!strcmp(case_name, "files"))
 		return try_files();
 	if (!strcmp(case_name, "flags"))
@@ -467,11 +476,26 @@ static void ready(void)
 {
 }
 
+static int run_cowd(const char *which)
+{
+	case_name = which;
+	return cowd_parent(&options, ready);
+}
+
+static int run_breaches(char **names)
+{
+	int bad = 0;
+
+	for (; *names; names++)
+		bad += batch_breach(options.name, run_cowd, *names);
+	return bad ? COWD_EXIT_FAILED : COWD_EXIT_OK;
+}
+
 int main(int argc, char **argv)
 {
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	if (argc == 2 && !strcmp(argv[1], "list")) {
-		list_breaches();
+	if (argc == 2 && !strncmp(argv[1], "list", 4)) {
+		list_breaches(!strcmp(argv[1], "list-in-use"));
 		return 0;
 	}
 	/* As root and with no sandbox: do the probes probe anything? */
@@ -479,12 +503,16 @@ int main(int argc, char **argv)
 		return probe_all(getpid(), false);
 	if (argc < 4)
 		return COWD_EXIT_USAGE;
-	case_name = argv[1];
-	case_arg = argc > 4 ? argv[4] : "";
+	case_args = argv + 4;
 	options = (struct cowd_options){
 		.name = argv[2], .image = argv[3], .format = "raw",
 		.run_dir = COWD_RUN_DIR_DEFAULT, .policy = DMU_POLICY_FAIL,
 		.foreground = true,
+		/* NULL, and so none, unless the script says more. */
+		.allowed_write[0] = getenv("HOSTILE_ALLOW_WRITE"),
+		.image_options[0] = getenv("HOSTILE_OPTION"),
 	};
-	return cowd_parent(&options, ready);
+	if (!strcmp(argv[1], "breaches"))
+		return run_breaches(argv + 4);
+	return run_cowd(argv[1]);
 }

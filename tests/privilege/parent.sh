@@ -5,58 +5,85 @@
 # rights is refused, and when it says what is no request at all it is ended,
 # and nothing is left of it.
 #
-#	tests/vm/run tests/privilege/parent.sh
+#	tests/vm/run tests/privilege/parent.sh [--long] [--seed S]
+#
+# Every kind of breach and every path is tried each time. --long also tries all
+# breaches that leave a device in use, and all images; else one of each, by the seed.
 # shellcheck source=tests/privilege/lib.sh
 . "$(dirname "$0")/lib.sh"
+arguments "$@"
+
+# some N WORD...: N of the words, by the seed; all with --long.
+some()
+{
+	local n=$1 i
+	shift
+	while [ $# -gt 0 ] && { [ -n "$long" ] || [ "$n" -gt 0 ]; }; do
+		i=$((RANDOM % $# + 1))
+		echo "${!i}"
+		set -- "${@:1:i-1}" "${@:i+1}"
+		n=$((n - 1))
+	done
+}
+
+# As cowd does, from the root.
+hostile() { (cd / && timeout 200 "$hostile" "$@" </dev/null); }
 
 # ---- no requests ----------------------------------------------------------
 
-breaches=0
-for name in $($hostile list); do
-	timeout 30 $hostile "$name" mydev base.img >out 2>err </dev/null
+mapfile -t breaches < <($hostile list)
+[ ${#breaches[@]} -ge 25 ] || fail "${#breaches[@]} breaches only"
+hostile breaches mydev "$work/base.img" "${breaches[@]}" >out.log 2>&1 || fail "$(cat out.log)"
+n=$(grep -c ^ended out.log)
+[ "$n" = ${#breaches[@]} ] || fail "$n of ${#breaches[@]} breaches ended the worker: $(cat out.log)"
+nothing_left "breaches"
+echo "ok $SECONDS s: $n kinds of messages ended the worker"
+
+# With the device in use: it stays, for a cowd that is in order.
+mapfile -t breaches < <($hostile list-in-use)
+[ ${#breaches[@]} -ge 3 ] || fail "${#breaches[@]} breaches in use only"
+for name in $(some 1 "${breaches[@]}"); do
+	hostile "$name" mydev "$work/base.img" >out.log 2>err
 	status=$?
 	[ $status = 1 ] || fail "$name: exit status $status"
-	! grep "LET THROUGH" out || fail "$name was let through"
-	[ "$(wc -l <err)" -le 2 ] || fail "$name: $(cat err)"
+	! grep "LET THROUGH" out.log || fail "$name was let through"
 	grep -q "against the rules" err || fail "$name: does not say so: $(cat err)"
-	case $name in
-	*-when-ready|ready-twice)
-		# The device is in use: it stays, for a cowd that is in order.
-		[ -e /dev/mapper/mydev ] || fail "$name: the device went"
-		cowd -p raw mydev base.img || fail "$name: cannot be served again"
-		dd if=/dev/mapper/mydev bs=1M count=1 status=none |
-			cmp -n 1048576 - base.img || fail "$name: reads wrong"
-		cowctl stop mydev || fail "$name: cowctl stop"
-		;;
-	esac
+	[ -e /dev/mapper/mydev ] || fail "$name: the device went"
+	cowd -p raw mydev base.img || fail "$name: cannot be served again"
+	dd if=/dev/mapper/mydev bs=1M count=1 status=none |
+		cmp -n 1048576 - base.img || fail "$name: reads wrong"
+	cowctl stop mydev || fail "$name: cowctl stop"
 	nothing_left "$name"
-	breaches=$((breaches + 1))
+	echo "ok $SECONDS s: $name ended the worker, and the device goes on"
 done
-[ $breaches -ge 25 ] || fail "$breaches breaches only"
-echo "ok $SECONDS s: $breaches kinds of messages ended the worker"
 
 # ---- requests beyond its rights -------------------------------------------
 
 mkdir -p in/sub out
 mv base.img in/
+image=$work/in/base.img
 echo secret >out/secret
 ln -s ../out/secret in/link
-ln -s ../out in/sub/dir
+ln -s ../../out in/sub/dir
 ln -s /etc/shadow in/shadow
 ln -s /proc/self/fd/0 in/fd
 mkfifo in/pipe
 cp in/base.img in/neighbour
 
-paths=0
-refused_path()
+# tried CASE WANTED ARG...: the worker tries CASE with each; all are WANTED
+# (refused, or "LET THROUGH").
+tried()
 {
-	timeout 30 $hostile open mydev "$work/in/base.img" "$1" >out.log 2>err </dev/null
-	grep -q ^refused out.log || fail "open $1: $(cat out.log err)"
-	paths=$((paths + 1))
-	nothing_left "open $1"
+	local what=$1 wanted=$2 n
+	shift 2
+	hostile "$what" mydev "$image" "$@" >out.log 2>err
+	n=$(grep -c "^$wanted" out.log)
+	[ "$n" = "$(wc -l <out.log)" ] && [ "$n" -ge $(($# ? $# : 3)) ] ||
+		fail "$what: not all are $wanted: $(cat out.log err)"
+	echo "ok $SECONDS s: $what: $n $wanted"
 }
 
-for path in /etc/shadow /etc/passwd "$work/out/secret" "$work/in/../out/secret" \
+tried open refused /etc/shadow /etc/passwd "$work/out/secret" "$work/in/../out/secret" \
 	"$work/in/sub/../../out/secret" "$work/in/link" "$work/in/sub/dir/secret" \
 	"$work/in/shadow" "$work/in/fd" "$work/in//./..//out/secret" \
 	"$work/in" "$work/in/sub" "$work/in/pipe" "" . .. / in/base.img base.img \
@@ -64,39 +91,52 @@ for path in /etc/shadow /etc/passwd "$work/out/secret" "$work/in/../out/secret" 
 	/proc/self/cwd/etc/shadow /proc/1/root/etc/shadow /proc/1/mem /proc/kcore \
 	/dev/mem /dev/null /dev/dm-userspace /dev/mapper/control /dev/loop-control \
 	/dev/vda /run/cowd/mydev.json /run/cowd/mydev.sock "$work/in-not/x" \
-	"$work/in/base.img/" "$work/in/base.img/../../out/secret" \
-	"$(printf '/x%.0s' $(seq 3000))"; do
-	refused_path "$path"
-done
+	"$image/" "$image/../../out/secret" "$(printf '/x%.0s' $(seq 3000))"
 # What is allowed is not refused: else the above would show nothing.
-for path in "$work/in/neighbour" "$work/in/sub/../neighbour" /proc/self/cwd"$work"/in/neighbour; do
-	timeout 30 $hostile open mydev "$work/in/base.img" "$path" >out.log 2>err </dev/null
-	grep -q "it was done" out.log || fail "open $path: $(cat out.log err)"
-done
-echo "ok $SECONDS s: $paths paths refused"
+tried open "LET THROUGH" "$work/in/neighbour" "$work/in/sub/../neighbour" \
+	/proc/self/cwd"$work"/in/neighbour
+# Written is the image, and what the user said.
+mkdir in/parts
+cp in/base.img in/parts/extent
+ln -s ../neighbour in/parts/link
+ln in/base.img in/parts/hardlink
+tried write "LET THROUGH" "$image"
+tried write refused "$work/in/neighbour" "$work/in/parts/extent" "$work/in/sub/../neighbour" \
+	"$work/in/parts/hardlink" "$work/in//base.img" "$work/out/secret" /proc/self/fd/0
+export HOSTILE_ALLOW_WRITE=$work/in/parts
+tried write "LET THROUGH" "$image" "$work/in/parts/extent" "$work/in/parts/hardlink"
+tried write refused "$work/in/neighbour" "$work/in/parts/link" "$work/in/parts/../neighbour" \
+	"$work/in/parts" "$work/out/secret"
+unset HOSTILE_ALLOW_WRITE
+export HOSTILE_OPTION=data=parts/extent
+tried write "LET THROUGH" "$image" "$work/in/parts/extent"
+tried write refused "$work/in/neighbour" "$work/in/parts/hardlink" "$work/in/extent" \
+	parts/extent data=parts/extent "$work/in/data=parts/extent"
+unset HOSTILE_OPTION
 
-for what in files flags geometries; do
-	timeout 60 $hostile $what mydev "$work/in/base.img" >out.log 2>err </dev/null
-	! grep "LET THROUGH" out.log || fail "$what"
-	n=$(grep -c ^refused out.log)
-	[ "$n" -ge 3 ] || fail "$what: $(cat out.log err)"
-	nothing_left "$what"
-	echo "ok $SECONDS s: $what: $n refused"
-done
+# A device as the image allows no other device.
+modprobe brd rd_nr=2 rd_size=4096 || die "no RAM disks"
+image=/dev/ram0 tried open refused /dev/ram1 /dev/loop0 "$work/in/neighbour"
+image=/dev/ram0 tried write "LET THROUGH" /dev/ram0
+
+tried files refused
+tried flags refused
+tried geometries refused
 
 # What it says is printed as text, in one line.
-timeout 30 $hostile log mydev "$work/in/base.img" >out.log 2>err </dev/null
+hostile log mydev "$image" >out.log 2>err
 [ "$(grep -c three err)" = 1 ] && grep one err | grep -q three ||
 	fail "a line of its own in the log: $(cat -v err)"
 ! grep -q '[[:cntrl:]]' err || fail "control characters in the log: $(cat -v err)"
+nothing_left "requests"
 
 # ---- the same by an image ----------------------------------------------------
 
 # The base of an overlay is a link that leads away after the overlay was made;
 # the same bytes are there, so that only the place can be the reason.
 cd in || exit 1
-cp base.img ../out/base.img
-for target in ../out/base.img "$work/out/base.img" sub/dir/base.img /proc/self/cwd"$work"/out/base.img; do
+for target in $(some 1 ../out/base.img "$work/out/base.img" sub/dir/base.img \
+	/proc/self/cwd"$work"/out/base.img); do
 	rm -f a.dscow backing
 	ln -s base.img backing
 	dscow_tool -c a.dscow backing >/dev/null || die "dscow_tool"
@@ -105,7 +145,8 @@ for target in ../out/base.img "$work/out/base.img" sub/dir/base.img /proc/self/c
 	ln -s "$target" backing
 	refused "overlay over $target" allow-backing -p dscow mydev a.dscow
 done
-for target in "$work/out/base.img" ../out/base.img sub/../../out/base.img; do
+cp base.img ../out/base.img
+for target in $(some 1 "$work/out/base.img" ../out/base.img sub/../../out/base.img); do
 	rm -f a.dscow
 	dscow_tool -c a.dscow "$target" >/dev/null || die "dscow_tool"
 	refused "overlay that names $target" allow-backing -p dscow mydev a.dscow
