@@ -6,6 +6,7 @@
 need qemu-img
 need jq
 need python3
+need script
 COWIMG=$BUILD/tools/cowimg
 
 # run STATUS ARG...: cowimg ends with STATUS; out and err are kept.
@@ -104,6 +105,11 @@ check "zeroes over data" bash -c "truncate -s 6m zero.raw &&
 check "read as zeroes" same_disk raw zero.raw dscow z.dscow
 check "bases are as they were" cmp base.raw kept.raw
 
+on_terminal() { script -qec "'$COWIMG' convert -f raw -O raw a.raw seen.raw" /dev/null | tr '\r' '\n'; }
+check "a bar and a rate on a terminal" bash -c \
+	"$(declare -f on_terminal); COWIMG=$COWIMG on_terminal | grep -E '\] +100%  [0-9.]+ [KMG]?i?B/s'"
+check "none elsewhere" bash -c "'$COWIMG' convert -f raw -O raw a.raw quiet.raw 2>err && [ ! -s err ]"
+
 # By seconds of the processor: reading 8 TiB of holes takes thousands.
 truncate -s 8t huge.raw
 dd if=a.raw of=huge.raw bs=1M seek=5000000 count=1 conv=notrunc status=none
@@ -144,6 +150,11 @@ check "no room: nothing is left" no_room "cannot be|File too large" \
 	convert -f raw -O raw a.raw room.raw
 check "no room: the old one is kept" no_room "cannot be|File too large" \
 	convert --force -f raw -O raw a.raw b.raw
+# What is past the end of a file is damage, not a hole.
+if [ -e "$BUILD/plugins/vmdk/vmdk.la" ]; then
+	"$COWIMG" convert -f raw -O vmdk a.raw cut.vmdk && truncate -s -1000000 cut.vmdk
+	check "a source that is cut off" says 1 "is damaged" convert -f vmdk -O raw cut.vmdk x.raw
+fi
 mv base.raw gone
 check "a chain that is not whole" says 1 "base.raw: cannot be opened" \
 	convert -f dscow -O raw o.dscow x.raw
