@@ -21,7 +21,7 @@
 #include <unistd.h>
 
 #define BASE_SIZE	(1u << 20)
-#define MAX_IO		(256u << 10)
+#define MAX_IO		(64u << 10)
 #define PLACES		8
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
