@@ -151,3 +151,26 @@ for target in $(some 1 "$work/out/base.img" ../out/base.img sub/../../out/base.i
 	dscow_tool -c a.dscow "$target" >/dev/null || die "dscow_tool"
 	refused "overlay that names $target" allow-backing -p dscow mydev a.dscow
 done
+
+# An image that names what lies beside it as its own extent: that is read, but
+# written only if the user says so.
+cat >a.vmdk <<'END'
+# Disk DescriptorFile
+version=1
+CID=12345678
+parentCID=ffffffff
+createType="monolithicFlat"
+RW 8192 FLAT "neighbour" 0
+END
+sum=$(sha256sum <neighbour)
+refused "an image whose extent is a neighbour" allow-write -p vmdk mydev a.vmdk
+cowd -r -p vmdk mydev a.vmdk || fail "not even for reading"
+cmp /dev/mapper/mydev neighbour || fail "its extent reads wrong"
+cowctl stop mydev || fail "cowctl stop"
+[ "$sum" = "$(sha256sum <neighbour)" ] || fail "the neighbour was written"
+cowd -p vmdk --allow-write neighbour mydev a.vmdk || fail "--allow-write did not allow"
+dd if=../out/secret of=/dev/mapper/mydev bs=512 conv=sync,notrunc oflag=direct status=none || fail "write"
+cowctl stop mydev || fail "cowctl stop"
+[ "$(head -c 6 neighbour)" = secret ] || fail "was allowed, and not written"
+nothing_left "extents"
+echo "ok $SECONDS s: a neighbour as an extent"
