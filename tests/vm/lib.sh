@@ -10,7 +10,7 @@ VM_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 VM_TOP=$(cd "$VM_DIR/../.." && pwd -P)
 VM_CACHE=${DMU_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/dm-userspace}
 VM_BUILD=${DMU_BUILD_DIR:-$VM_TOP/build}
-VM_KERNELS="6.1 6.12 7.2 debug"
+VM_KERNELS="6.1 6.12 7.2 debug xen"
 
 # depmod, mke2fs and the rest of sbin are needed even where a user's PATH lacks them.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
