@@ -204,11 +204,13 @@ static int report(struct cow_chain *c, struct cow_request *req)
 	struct cow_scratch *s = &c->scratch;
 	int ret = s->status == -ENODATA ? -EIO : s->status;
 
+	/* ->read() has said what is wrong. */
+	if (s->io.op == COW_IO_WORK)
+		return ret;
 	return cow_log_error(&c->log, ret,
 		"%s: block %llu cannot be put together: %s: %s",
 		c->images[0]->path, (unsigned long long)req->first,
-		s->io.file ? s->io.file->path : s->read_img->path,
-		strerror(-ret));
+		s->io.file->path, strerror(-ret));
 }
 
 static void take(struct cow_chain *c, struct cow_request *req)
