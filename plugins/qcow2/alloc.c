@@ -69,6 +69,8 @@ int qcow2_alloc_init(struct qcow2 *d)
 	if (a->device)
 		ret = last_used(d, &a->old_end);
 	a->fresh = a->old_end;
+	if (a->unverified)
+		a->cursor = a->old_end;
 	return ret;
 }
 

@@ -351,6 +351,69 @@ static int run(struct job *j)
 	return ret;
 }
 
+/* --- Before the first write ------------------------------------------------- */
+
+static void refuse_fault(void *ctx, bool refcounts, const char *text)
+{
+	struct job *j = ctx;
+
+	if (!j->damage++)
+		cow_error(j->d->img, -EIO,
+			"%s; the image is damaged: check and repair it before it is written",
+			text);
+}
+
+/* What is counted too low could be handed out, or written, for two. */
+static int verify_counts(struct job *j)
+{
+	struct qcow2_refs r = { 0 };
+	uint64_t i, stored, counted;
+	int ret;
+
+	for (i = 0; i < j->window.count; i++) {
+		if (i >= r.first + r.count) {
+			ret = qcow2_refs_read(j->d, i, j->slice, &r);
+			if (ret)
+				return ret;
+		}
+		stored = qcow2_refs_count(j->d, &r, i);
+		counted = refs_of(j, i) & QCOW2_REF_COUNT;
+		if (stored < counted || is_shared_wrongly(refs_of(j, i)))
+			return cow_error(j->d->img, -EIO,
+				"the cluster at offset %llu has a refcount of %llu and %llu references; the image is damaged: check and repair it before it is written",
+				(unsigned long long)qcow2_bytes(j->d, i),
+				(unsigned long long)stored,
+				(unsigned long long)counted);
+	}
+	return 0;
+}
+
+int qcow2_verify(struct qcow2 *d)
+{
+	struct job j = { .d = d };
+	uint64_t clusters = num_div_up(d->file_size, d->g.cluster_size);
+	int ret;
+
+	d->alloc.unverified = clusters > QCOW2_WINDOW;
+	if (d->alloc.unverified)
+		return 0;
+	ret = qcow2_measure(d, &j.extent, refuse_fault, &j);
+	if (!ret && j.damage)
+		ret = -EIO;
+	if (!ret)
+		ret = qcow2_window_alloc(&j.window, clusters);
+	j.slice = malloc(d->slice_bytes);
+	if (!ret && !j.slice)
+		ret = -ENOMEM;
+	if (!ret)
+		ret = qcow2_window_count(d, &j.window, true);
+	if (!ret)
+		ret = verify_counts(&j);
+	free(j.window.refs);
+	free(j.slice);
+	return ret;
+}
+
 int qcow2_check(void *handle, struct cow_check *check, bool repair)
 {
 	struct job j = { .d = handle, .check = check, .repair = repair };

@@ -100,6 +100,7 @@ struct qcow2_freed {
 
 struct qcow2_alloc {
 	bool device;		/* a block device: cannot grow */
+	bool unverified;	/* what is counted as free may be in use */
 	uint64_t cursor;	/* all free ones below were handed out */
 	uint64_t old_end;	/* nothing was ever handed out from here on */
 	uint64_t fresh;		/* ... by others; we are here */
@@ -311,6 +312,12 @@ struct qcow2_extent {
 };
 
 int qcow2_check(void *handle, struct cow_check *check, bool repair);
+/*
+ * Blocking.  Refuse what is damaged by more than lost space.  A file of more
+ * clusters than a window is not looked through: its free clusters are not
+ * believed then (alloc.unverified).
+ */
+int qcow2_verify(struct qcow2 *d);
 /* Blocking.  Make refcounts right, and bits that depend on them. */
 int qcow2_repair(struct qcow2 *d, struct cow_check *check);
 void qcow2_found(struct qcow2 *d, struct cow_check *check,

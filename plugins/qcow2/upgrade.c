@@ -155,16 +155,16 @@ static int check_counted(struct qcow2 *d)
 	uint64_t reftable = qcow2_bytes(d, d->h.reftable_clusters);
 	int ret;
 
-	ret = must_be_counted(d, 0, 1, true, "header");
+	ret = each_entry(d, d->h.reftable_offset, d->nr_refblocks,
+			 check_block);
+	if (!ret)
+		ret = must_be_counted(d, 0, 1, true, "header");
 	if (!ret)
 		ret = must_be_counted(d, d->h.reftable_offset, reftable, true,
 				      "refcount table");
 	if (!ret && d->h.l1_size)
 		ret = must_be_counted(d, d->h.l1_offset,
 				      d->h.l1_size * 8ull, true, "L1 table");
-	if (!ret)
-		ret = each_entry(d, d->h.reftable_offset, d->nr_refblocks,
-				 check_block);
 	if (!ret)
 		ret = each_entry(d, d->h.l1_offset, d->h.l1_size,
 				 check_l1_entry);
@@ -331,6 +331,8 @@ int qcow2_prepare_write(struct qcow2 *d)
 	ret = repair_dirty(d);
 	if (!ret)
 		ret = check_counted(d);
+	if (!ret)
+		ret = qcow2_verify(d);
 	if (ret)
 		return ret;
 	/* The last cluster as a whole, so that a device made of it has it. */

@@ -39,4 +39,19 @@ same_options dscow_tool dscow_tool.8 || status=1
 for tool in img2qcow qcow-create qcow2raw; do
 	same_options $tool $tool.1 || status=1
 done
+
+# The page of a plugin names the options that the plugin has.
+plugin_options()
+{
+	local dir=$src/../plugins/$1 have page
+	have=$(sed -n 's/^\t{ "\([a-z_]*\)", ".*/\1/p' "$dir/$1.c" | sort)
+	page=$(sed -n 's/^\.It Cm \([a-z_]*\) Ns = .*/\1/p' "$dir/cowd-$1.5" | sort)
+	[ -n "$have" ] || { echo "$1 has no options"; return 1; }
+	[ "$have" = "$page" ] && return
+	echo "the options of $1 and its page differ:"
+	diff <(echo "$have") <(echo "$page")
+	return 1
+}
+
+plugin_options qcow2 || status=1
 exit $status
