@@ -154,8 +154,12 @@ static int check_user(void *data, const struct cowd_user_device *user)
 		files->found_own = true;
 		return 0;
 	}
-	/* The lock of a cowd that lives tells whether it shares the file. */
-	if (user->served && files->shared)
+	/*
+	 * The lock of a cowd that lives tells whether it shares the file.  One
+	 * that died does, if we recover a device that does: nobody else could
+	 * come between.
+	 */
+	if (files->shared && (user->served || o->recover))
 		return 0;
 	if (user->served)
 		return cowd_error(-EBUSY, "%s: is in use by /dev/mapper/%s",

@@ -35,6 +35,18 @@ cowd -p raw four "$disk" 2>err && fail "was opened as raw as well"
 grep -q "in use" err || fail "as raw: $(cat err)"
 echo "ok: $(cat err)"
 
+# Both die; neither keeps the other from being served again.
+# shellcheck disable=SC2046 # numbers
+kill -9 $(jq -r '.pid, .worker' /run/cowd/one.json /run/cowd/two.json)
+for _ in $(seq 100); do [ -n "$(daemons)" ] || break; sleep 0.05; done
+get one "two 1" 7 || fail "one does not read without its cowd"
+cowd -p ram four "$disk" 2>err && fail "a third device beside dead ones"
+grep -q -- "--recover" err || fail "does not say what helps: $(cat err)"
+cowd --recover one || fail "one cannot be recovered"
+cowd --recover two || fail "two cannot be recovered"
+put one again 9 && get two again 9 || fail "not the same bytes after the recovery"
+echo "ok: both recovered"
+
 blkdiscard -o 65536 -l 65536 /dev/mapper/one || fail "discard"
 put one last 100 || fail "one cannot be written"
 cmp /dev/mapper/one /dev/mapper/two || fail "they differ"
