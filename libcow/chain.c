@@ -138,6 +138,8 @@ static int init_cache(struct cow_chain *c, uint64_t bytes)
 	uint64_t tables = 0;
 
 	for (i = 0; i < c->nr_images; i++) {
+		if (!c->images[i]->nr_tables)
+			continue;
 		size = (uint32_t)num_max(size, c->images[i]->table_size);
 		if (num_add_overflow(tables, c->images[i]->nr_tables, &tables))
 			tables = UINT64_MAX;

@@ -23,8 +23,8 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-static int opener_open(const struct cow_opener *opener, const char *path,
-		       int flags)
+int cow_opener_open(const struct cow_opener *opener, const char *path,
+		    int flags)
 {
 	int fd;
 
@@ -127,6 +127,24 @@ static int file_lock(const struct cow_log *log, struct cow_file *f)
 	return 0;
 }
 
+/*
+ * Tables that are no whole pages (a VHD's, a sector each) are read and
+ * written by sectors where the file system can.  To write a part of a page
+ * through the page cache, while the kernel writes data beside it by direct
+ * I/O, could bring old data back.
+ */
+static uint32_t file_align(int dio_fd)
+{
+	void *buf;
+	ssize_t n;
+
+	if (posix_memalign(&buf, COW_DIO_ALIGN, COW_SECTOR_SIZE))
+		return COW_DIO_ALIGN;
+	n = pread(dio_fd, buf, COW_SECTOR_SIZE, COW_SECTOR_SIZE);
+	free(buf);
+	return n < 0 ? COW_DIO_ALIGN : COW_SECTOR_SIZE;
+}
+
 /* Without direct I/O all works, by the helper thread.  So no error here. */
 static void file_open_direct(const struct cow_opener *opener,
 			     struct cow_file *f)
@@ -134,18 +152,19 @@ static void file_open_direct(const struct cow_opener *opener,
 	struct stat st;
 	int sector, fd;
 
-	fd = opener_open(opener, f->path,
-			 (f->writable ? O_RDWR : O_RDONLY) | O_DIRECT |
-			 (f->shared ? COW_OPEN_FILE_SHARED : 0));
+	fd = cow_opener_open(opener, f->path,
+			     (f->writable ? O_RDWR : O_RDONLY) | O_DIRECT |
+			     (f->shared ? COW_OPEN_FILE_SHARED : 0));
 	if (fd < 0)
 		return;
 	if (fstat(fd, &st) < 0 || st.st_dev != f->dev || st.st_ino != f->ino) {
 		close(fd);
 		return;
 	}
-	f->dio_align = COW_DIO_ALIGN;
 	if (f->block_device && ioctl(fd, BLKSSZGET, &sector) == 0)
 		f->dio_align = (uint32_t)sector;
+	else
+		f->dio_align = file_align(fd);
 	f->dio_fd = fd;
 }
 
@@ -204,8 +223,8 @@ int cow_file_open(const struct cow_opener *opener, const struct cow_log *log,
 	if (!f)
 		return -ENOMEM;
 	f->shared = shared;
-	f->fd = opener_open(opener, path,
-			    file_open_flags(path, writable, shared));
+	f->fd = cow_opener_open(opener, path,
+				file_open_flags(path, writable, shared));
 	if (f->fd < 0) {
 		ret = cow_log_error(log, f->fd, "%s: cannot be opened%s: %s",
 				    path, writable ? " for writing" : "",
@@ -349,6 +368,20 @@ int cow_file_extend(struct cow_image *img, uint32_t file, uint64_t size)
 	f->size = size;
 	if (c && !img->opening && c->file_resized)
 		return c->file_resized(c->ctx, f->index, size);
+	return 0;
+}
+
+int cow_file_shrink(struct cow_image *img, uint32_t file, uint64_t size)
+{
+	struct cow_file *f = image_file(img, file);
+
+	if (!f || !f->writable || f->block_device || size > f->size)
+		return -EINVAL;
+	if (ftruncate(f->fd, (off_t)size) < 0)
+		return cow_error(img, -errno,
+			"%s cannot be cut at %llu bytes: %s", f->path,
+			(unsigned long long)size, strerror(errno));
+	f->size = size;
 	return 0;
 }
 

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* --- Paths --------------------------------------------------------------- */
 
@@ -34,24 +35,34 @@ static bool is_inside(const char *path, const char *dir)
 	return !strncmp(path, dir, len) && path[len] == '/';
 }
 
-int cow_path_allowed(const struct cow_log *log, const char *path,
-		     const char *const *dirs)
+/* 0, -EACCES outside of all folders, or the errno of looking for it. */
+static int path_inside(const char *path, const char *const *dirs)
 {
 	char *real = realpath(path, NULL), *real_dir;
 	bool inside = false;
 
 	if (!real)
-		return cow_log_error(log, -errno, "%s: cannot be found: %s",
-				     path, strerror(errno));
+		return -errno;
 	for (; *dirs && !inside; dirs++) {
 		real_dir = realpath(*dirs, NULL);
 		inside = real_dir && is_inside(real, real_dir);
 		free(real_dir);
 	}
 	free(real);
-	if (inside)
+	return inside ? 0 : -EACCES;
+}
+
+int cow_path_allowed(const struct cow_log *log, const char *path,
+		     const char *const *dirs)
+{
+	int ret = path_inside(path, dirs);
+
+	if (!ret)
 		return 0;
-	return cow_log_error(log, -EACCES,
+	if (ret != -EACCES)
+		return cow_log_error(log, ret, "%s: cannot be found: %s",
+				     path, strerror(-ret));
+	return cow_log_error(log, ret,
 		"%s: is named by an image, but lies in no folder that was allowed",
 		path);
 }
@@ -156,6 +167,23 @@ int cow_file_add(struct cow_image *img, const char *path, uint32_t *file)
 		*file = img->nr_files - 1;
 	free(full);
 	return ret;
+}
+
+bool cow_file_exists(struct cow_image *img, const char *path)
+{
+	char *full;
+	int fd = -ENOENT;
+
+	if (!img->opening || cow_path_join(img->path, path, &full))
+		return false;
+	if (!img->allowed_dirs || !path_inside(full, img->allowed_dirs))
+		fd = cow_opener_open(&img->opener, full,
+				     O_RDONLY | O_NONBLOCK);
+	free(full);
+	if (fd < 0)
+		return false;
+	close(fd);
+	return true;
 }
 
 int cow_image_tables(struct cow_image *img, uint32_t size, uint64_t count)

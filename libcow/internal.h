@@ -26,7 +26,7 @@
 
 #include <libcow/cow.h>
 
-/* Direct I/O to regular files is aligned to this, in memory and in files. */
+/* Direct I/O is aligned to this in memory, and in regular files if it can be. */
 #define COW_DIO_ALIGN	4096u
 
 /* --- Messages (log.c) -------------------------------------------------- */
@@ -76,6 +76,9 @@ struct cow_opener {
 	void *ctx;
 };
 
+/* As open(2), with O_CLOEXEC: a descriptor or a negative errno. */
+int cow_opener_open(const struct cow_opener *opener, const char *path,
+		    int flags);
 /* Opens, checks and locks.  The error is reported. */
 int cow_file_open(const struct cow_opener *opener, const struct cow_log *log,
 		  const char *path, bool writable, bool shared,
@@ -227,6 +230,7 @@ struct cow_cache {
 	uint64_t arena_bytes;
 	uint32_t slot_size;
 	uint32_t nr_slots;
+	uint32_t reserve;		/* slots kept for ->commit() */
 	struct cow_table *tables;	/* nr_slots */
 	uint8_t **free_bufs;		/* a stack */
 	uint32_t nr_free_bufs;

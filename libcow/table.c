@@ -22,7 +22,9 @@
  * No room: the oldest request keeps its pins, all others give theirs up and
  * wait.  So the oldest finds room in the end (nr_slots is at least what one
  * call may get), and each request is the oldest one day.  If it is dirty
- * tables that fill the cache, a commit is begun for the room.
+ * tables that fill the cache, a commit is begun for the room.  Its ->commit()
+ * may need tables itself, which no other commit could make room for: so some
+ * slots are kept for it.
  */
 #include "internal.h"
 
@@ -88,14 +90,17 @@ static void hash_remove(struct cow_cache *c, struct cow_table *t)
  * Twice the number of tables gives each one its copy: more is of no use.
  * Less than what one call may get would let no request go on.
  */
-static uint32_t slots_wanted(uint64_t bytes, uint32_t slot_size,
-			     uint64_t tables)
+static void set_slots(struct cow_cache *c, uint64_t bytes, uint64_t tables)
 {
-	uint64_t n = num_max(bytes / slot_size, COW_REQUEST_PINS + 16);
+	uint64_t n = num_max(bytes / c->slot_size,
+			     COW_REQUEST_PINS + 16 + COW_TABLES_PER_CALL);
 
-	if (tables < n / 2)
+	c->reserve = COW_TABLES_PER_CALL;
+	if (tables < n / 2) {
 		n = num_max(2 * tables, 2);
-	return (uint32_t)num_min(n, 1u << 20);
+		c->reserve = 0;
+	}
+	c->nr_slots = (uint32_t)num_min(n, 1u << 20);
 }
 
 static int alloc_arrays(struct cow_cache *c)
@@ -122,7 +127,7 @@ int cow_cache_init(struct cow_cache *c, struct cow_chain *chain,
 	int ret;
 
 	c->slot_size = slot_size;
-	c->nr_slots = slots_wanted(bytes, slot_size, tables);
+	set_slots(c, bytes, tables);
 	c->arena_bytes = (uint64_t)c->nr_slots * slot_size;
 	ret = alloc_arrays(c);
 	if (ret)
@@ -187,8 +192,12 @@ static bool evict_one(struct cow_cache *c)
 static bool has_room(struct cow_chain *chain)
 {
 	struct cow_cache *c = &chain->cache;
+	bool hook = chain->current == &chain->commit.req;
+	uint32_t keep = hook ? 0 : c->reserve;
 
-	if (c->nr_free_bufs || evict_one(c))
+	while (c->nr_free_bufs <= keep && evict_one(c))
+		;
+	if (c->nr_free_bufs > keep)
 		return true;
 	chain->current->priv.starved = true;
 	if (c->nr_dirty)
@@ -460,11 +469,17 @@ void cow_table_dirty(struct cow_table *t, uint32_t offset, uint32_t length)
 
 /* --- For the commit ------------------------------------------------------- */
 
-/* The range is written in units of direct I/O, inside of the table. */
+/*
+ * The range is written in units of direct I/O, inside of the table; in whole
+ * pages of a file if it can be, as less makes the file system wait for others.
+ */
 static void round_range(struct cow_table *t)
 {
 	uint32_t align = t->file->dio_fd < 0 ? 1 : t->file->dio_align;
 
+	if (align > 1 && !t->file->block_device &&
+	    num_is_aligned(t->offset, COW_DIO_ALIGN))
+		align = COW_DIO_ALIGN;
 	if (!num_is_aligned(t->offset, align))
 		return;
 	t->frozen_lo = (uint32_t)num_round_down(t->frozen_lo, align);

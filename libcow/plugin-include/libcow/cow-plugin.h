@@ -381,8 +381,19 @@ int cow_file_add(struct cow_image *img, const char *path, uint32_t *file);
  */
 int cow_file_next_data(struct cow_image *img, uint32_t file, uint64_t offset,
 		       uint64_t *data);
+/*
+ * Could a file of that name be opened, and may it be?  path is as for
+ * cow_file_add().  For images that name one file in several ways; says
+ * nothing.  Only in ->open().
+ */
+bool cow_file_exists(struct cow_image *img, const char *path);
 /* Make a file larger (never smaller); new bytes read as zeroes. */
 int cow_file_extend(struct cow_image *img, uint32_t file, uint64_t size);
+/*
+ * Make a regular file shorter, to give lost space at its end back.  Only in
+ * ->check(): nobody else may have the image open.
+ */
+int cow_file_shrink(struct cow_image *img, uint32_t file, uint64_t size);
 /*
  * Read or write exactly len bytes, blocking; any alignment.  Short files are
  * an error (-EIO).  Not in callbacks that are restarted.
