@@ -1,0 +1,44 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A second opinion, libvhdi's or libqcow's.
+
+	second.py vhd|qcow OUT IMAGE [PARENT...]	the disk, to OUT
+
+The Python of the distribution: its bindings are packages.
+"""
+import sys
+
+
+def open_chain(module, paths):
+	files = []
+	for path in reversed(paths):
+		f = module.file()
+		f.open(path)
+		if files:
+			f.set_parent(files[-1])
+		files.append(f)
+	return files
+
+
+def main(kind, out, *paths):
+	if kind == 'vhd':
+		import pyvhdi as module
+	else:
+		import pyqcow as module
+	files = open_chain(module, paths)
+	top = files[-1]
+	size = top.get_media_size()
+	with open(out, 'wb') as f:
+		f.truncate(size)
+		at = 0
+		while at < size:
+			data = top.read_buffer_at_offset(min(1 << 20, size - at), at)
+			if not data:
+				sys.exit(f'second.py: {paths[0]}: ends at {at} of {size}')
+			if data.count(0) != len(data):
+				f.seek(at)
+				f.write(data)
+			at += len(data)
+
+
+main(*sys.argv[1:])

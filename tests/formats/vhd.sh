@@ -1,0 +1,238 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+# VHD, both ways: against qemu-img, for differencing disks (which it does not
+# know) against vhd.py and libvhdi.
+. "${srcdir:-$(dirname "$0")}/lib.sh"
+need qemu-img
+need python3
+/usr/bin/python3 -c 'import pyvhdi' || { echo "vhd.sh: SKIP: python3-libvhdi is not installed"; exit 77; }
+COWIMG=$BUILD/tools/cowimg
+vhd() { python3 "$FORMATS_SRC/vhd.py" "$@"; }
+
+# What qemu makes of each image is the size that its footer tells.
+BY_FOOTER=vpc,force_size_calc=current_size
+
+read_as() { "$IMAGE_IO" read vhd "$1" ours.raw && same_contents ours.raw "$2"; }
+
+# second_reads RAW IMAGE [PARENT...]: a second opinion, libvhdi's.
+second_reads()
+{
+	local raw=$1
+	shift
+	/usr/bin/python3 "$FORMATS_SRC/second.py" vhd second.raw "$@" &&
+		same_contents second.raw "$raw"
+}
+
+# --- Images that qemu made ----------------------------------------------------
+for sub in dynamic fixed; do
+	for size in 512 1000k 9m; do
+		for force in on off; do
+			next_seed
+			make_random src.raw "$size" "$SEED"
+			qemu-img convert -O vpc -o "subformat=$sub,force_size=$force" src.raw q.vhd
+			check "reads qemu's $sub of $size, force_size=$force" oracle_read vhd q.vhd
+			check "writes it" oracle_write vhd q.vhd "$SEED" 40
+		done
+	done
+done
+qemu-img create -q -f vpc -o subformat=dynamic,force_size=on q.vhd 9m
+next_seed
+check "stops while writing qemu's" oracle_stop vhd q.vhd "$SEED" 80
+qemu-img create -q -f vpc -o subformat=dynamic q.vhd 2040g
+next_seed
+check "writes 2040 GiB" oracle_write vhd q.vhd "$SEED" 40
+
+# --- The size rule ------------------------------------------------------------
+size_of() { "$COWIMG" info -f vhd --json "$@" | sed -n 's/.*"virtual-size": *\([0-9]*\).*/\1/p'; }
+has_size() { local want=$1 is; shift; is=$(size_of "$@"); [ "$is" = "$want" ] || { echo "$is, not $want"; return 1; }; }
+rule()
+{
+	local creator=$1 want=$2
+	vhd set q.vhd "footer.creator=x$(printf "$creator" | od -An -tx1 | tr -d ' \n')" &&
+		has_size "$want" q.vhd && oracle_read vhd q.vhd
+}
+
+make_random src.raw 10m "$SEED"
+qemu-img convert -O vpc -o subformat=dynamic,force_size=on src.raw q.vhd
+vhd set q.vhd footer.cylinders=100 footer.heads=4 footer.sectors=17
+for creator in 'vpc ' 'qemu' 'abcd' 'vs  '; do
+	check "creator $creator means the geometry" rule "$creator" 3481600
+done
+for creator in 'win ' 'qem2' 'd2v ' 'CTXS' 'tap\0'; do
+	check "creator $creator means the footer's size" rule "$creator" 10485760
+done
+check "size=chs says otherwise" has_size 3481600 -o size=chs q.vhd
+check "qemu agrees" oracle_read vhd q.vhd vpc,force_size_calc=chs -o size=chs
+vhd set q.vhd footer.creator=x76706320 footer.cylinders=65535 footer.heads=16 footer.sectors=255
+check "the largest geometry is no size" has_size 10485760 q.vhd
+
+# --- Images that we make ------------------------------------------------------
+for size in 512 1000k 9m; do
+	for block in 64k 2m 16m; do
+		rm -f o.vhd
+		next_seed
+		check "creates $size, blocks of $block" "$COWIMG" create -f vhd -s "$block" o.vhd "$size"
+		check "qemu reads and we write it" oracle_write vhd o.vhd "$SEED" 40
+		check "by either rule" oracle_read vhd o.vhd $BY_FOOTER
+		next_seed
+		check "stops while writing" oracle_stop vhd o.vhd "$SEED" 40
+		check "the check finds no damage" "$COWIMG" check -f vhd -r o.vhd
+		check "qemu reads it after the repair" oracle_read vhd o.vhd
+		"$IMAGE_IO" read vhd o.vhd our.raw
+		check "and so does libvhdi" second_reads our.raw o.vhd
+	done
+done
+rm -f o.vhd
+check "creates 2040 GiB" "$COWIMG" create -f vhd o.vhd 2040g
+check "qemu reads and we write it" oracle_write vhd o.vhd "$SEED" 40
+rm -f o.vhd
+check "creates a fixed one" "$COWIMG" create -f vhd -o subformat=fixed o.vhd 5m
+check "qemu reads and we write it" oracle_write vhd o.vhd "$SEED" 40
+rm -f o.vhd
+touch o.vhd
+check "refuses more than 2040 GiB" refused o.vhd "512 bytes to 2040 GiB" \
+	"$COWIMG" create --force -f vhd o.vhd 2041g
+rm -f o.vhd
+
+# --- Differencing disks -------------------------------------------------------
+# mirror.raw is what the disk must read as.
+write_child()
+{
+	"$IMAGE_IO" load vhd "$1" mirror.raw "$2" 30 && vhd read "$1" spec.raw &&
+		same_contents spec.raw mirror.raw && read_as "$1" mirror.raw
+}
+
+stop_child()
+{
+	cp mirror.raw m.raw && "$IMAGE_IO" load --no-commit vhd "$1" m.raw "$2" 30 &&
+		vhd read "$1" spec.raw && "$IMAGE_IO" between spec.raw m.raw m.raw.now &&
+		read_as "$1" spec.raw && cp spec.raw mirror.raw
+}
+
+for parent in raw dynamic fixed; do
+	for block in 4k 2m; do
+		rm -f p.* c.vhd cc.vhd
+		next_seed
+		make_random p.raw 4100k "$SEED"
+		format=vhd name=p.vhd
+		case $parent in
+		raw) format=raw name=p.raw ;;
+		*) qemu-img convert -O vpc -o "subformat=$parent,force_size=on" p.raw p.vhd ;;
+		esac
+		cp "$name" kept
+		cp p.raw mirror.raw
+		check "child of $parent, blocks of $block" \
+			"$COWIMG" create -f vhd -s "$block" -b "$name" -F "$format" c.vhd
+		check "written, by the specification" write_child c.vhd "$SEED"
+		check "stopped while it is written" stop_child c.vhd "$((SEED + 1))"
+		check "is checked" "$COWIMG" check -f vhd -r c.vhd
+		check "the parent is as it was" cmp "$name" kept
+		touch -d @1700000000 c.vhd
+		check "grandchild" "$COWIMG" create -f vhd -b c.vhd -F vhd cc.vhd
+		next_seed
+		check "written" write_child cc.vhd "$SEED"
+	done
+done
+
+# One sector in eight is the child's, so that each page of it is of both.
+in_part()
+{
+	local i at
+	rm -f part.vhd
+	"$COWIMG" create -f vhd -s 2m -b p.vhd -F vhd part.vhd &&
+		cp c.raw part.raw && truncate -s 2m part.raw || return 1
+	cp p.raw mirror.raw
+	at=$(($(stat -c %s part.vhd) + 4096 * 2))
+	at=$((at / 4096 * 4096))
+	truncate -s $((at + 2097152)) part.vhd
+	head -c 512 part.vhd >footer && cat footer >>part.vhd
+	dd if=part.raw of=part.vhd bs=4096 seek=$((at / 4096)) conv=notrunc status=none
+	printf '\020%.0s' $(seq 512) |
+		dd of=part.vhd bs=512 seek=$((at / 512 - 1)) conv=notrunc status=none
+	vhd set part.vhd "bat[0]=$((at / 512 - 1))"
+	for ((i = 3; i < 4096; i += 8)); do
+		dd if=part.raw of=mirror.raw bs=512 skip=$i seek=$i count=1 conv=notrunc status=none
+	done
+	vhd read part.vhd spec.raw && same_contents spec.raw mirror.raw
+}
+
+touch p.vhd
+qemu-img convert -O vpc -o subformat=dynamic,force_size=on p.raw p.vhd
+next_seed
+make_random c.raw 2m "$SEED"
+check "makes a block that is there in part" in_part
+check "reads it by sectors" read_as part.vhd mirror.raw
+check "writes it by sectors" write_child part.vhd "$SEED"
+
+# libvhdi 20210425 takes what follows a sector that is there, up to the next
+# multiple of eight, for there too: so whole bytes of the bitmap for it.
+by_bytes()
+{
+	in_part && printf '\377\000%.0s' $(seq 256) |
+		dd of=part.vhd bs=512 seek="$(vhd get part.vhd 'bat[0]')" conv=notrunc status=none &&
+		vhd read part.vhd spec.raw && read_as part.vhd spec.raw &&
+		second_reads spec.raw part.vhd p.vhd
+}
+check "libvhdi agrees" by_bytes
+
+rm -f c.vhd
+"$COWIMG" create -f vhd -b p.vhd -F vhd c.vhd
+touch -d @1700000000 p.vhd
+check "refuses a parent that was written since" expect_refused vhd c.vhd "its time stamp differs"
+check "parent-time=any takes it" "$IMAGE_IO" open -o parent-time=any vhd c.vhd
+vhd set c.vhd "header.parent_id=x00112233445566778899aabbccddeeff"
+check "refuses another parent" expect_refused vhd c.vhd "their unique ids differ" -o parent-time=any
+
+# --- The parent's names -------------------------------------------------------
+mkdir sub elsewhere
+cp p.raw sub/base.raw
+"$COWIMG" create -f vhd -b sub/base.raw -F raw sub/c.vhd
+check "a name beside the child" read_as sub/c.vhd p.raw
+mv sub/c.vhd elsewhere/
+check "the absolute one, when the child was moved" read_as elsewhere/c.vhd p.raw
+mv sub/base.raw elsewhere/
+touch -r elsewhere/base.raw elsewhere/c.vhd
+check "the relative one, when both were moved" read_as elsewhere/c.vhd p.raw
+vhd set elsewhere/c.vhd header.locator0.platform=0 header.locator1.platform=0
+check "the header's, when no locator helps" read_as elsewhere/c.vhd p.raw
+mv elsewhere/base.raw elsewhere/gone.raw
+check "refuses when nothing is there" expect_refused vhd elsewhere/c.vhd "cannot be opened"
+rm -rf sub elsewhere
+"$COWIMG" create -f vhd -b "$PWD/p.raw" -F raw "abs.vhd"
+check "an absolute name" read_as abs.vhd p.raw
+name=$(printf 'B\303\244se \360\237\232\200.raw')
+cp p.raw "$name"
+"$COWIMG" create -f vhd -b "$name" -F raw utf.vhd
+check "a name that needs UTF-16" read_as utf.vhd p.raw
+
+# --- Mischief -----------------------------------------------------------------
+# The user of a fixed disk writes a footer into its first sector.
+rm -f o.vhd
+"$COWIMG" create -f vhd -o subformat=fixed o.vhd 5m
+"$COWIMG" create -f vhd -b /etc/hostname -F raw evil.vhd
+dd if=evil.vhd of=o.vhd bs=4096 count=2 conv=notrunc status=none
+head -c 5242880 o.vhd >fixed.raw
+check "a fixed disk stays one, whatever its first sector holds" read_as o.vhd fixed.raw
+
+# Each case: what is done to a dynamic disk with blocks 0 and 2, and what must
+# be said. "how" may be -w: it can be read, but must not be written.
+make_random src.raw 2m "$SEED"
+rm -f good.vhd
+"$COWIMG" create -f vhd -s 1m good.vhd 8m
+rm -f mirror.raw
+truncate -s 8m mirror.raw
+"$IMAGE_IO" load vhd good.vhd mirror.raw "$SEED" 30
+for case in "$FORMATS_SRC"/vhd-bad/*; do
+	says='' how='' repaired=''
+	cp good.vhd bad.vhd
+	# shellcheck source=/dev/null
+	. "$case"
+	break_it bad.vhd
+	check "${case##*/}" expect_refused vhd bad.vhd "$says" $how
+	[ -n "$repaired" ] || continue
+	check "${case##*/}: the check says it" grep -qE "$repaired" <("$COWIMG" check -f vhd bad.vhd 2>&1)
+	check "${case##*/}: is repaired" "$COWIMG" check -f vhd -r bad.vhd
+	check "${case##*/}: can be written again" "$IMAGE_IO" open -w vhd bad.vhd
+	check "${case##*/}: qemu reads it" oracle_read vhd bad.vhd
+done
+finish

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * test-direct.c - metadata of single sectors goes past the page cache.
+ *
+ * The bitmap of a VHD's block is a sector with data or other metadata in the
+ * same page.  The kernel writes data by direct I/O; if the bitmap went
+ * through the page cache, the whole page could be written back with what
+ * stood beside it before.  So after a commit the page is not in the cache.
+ */
+#include <libcow/cow.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define PAGE 4096u
+#define BLOCK (1u << 20)
+
+static const char *const path = "direct.img";
+
+static void must(int ret, const char *what)
+{
+	if (!ret)
+		return;
+	fprintf(stderr, "test-direct: %s: %s\n", what, strerror(-ret));
+	exit(1);
+}
+
+/* Does the file system take direct I/O of a sector? */
+static bool can_be_direct(void)
+{
+	int fd = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
+	void *buf = aligned_alloc(PAGE, PAGE);
+	bool can = fd >= 0 && buf && pread(fd, buf, 512, 512) == 512;
+
+	free(buf);
+	if (fd >= 0)
+		close(fd);
+	return can;
+}
+
+static struct cow_chain *make(struct cow_plugins *plugins)
+{
+	struct cow_create_params create = {
+		.plugins = plugins, .path = path, .format = "vhd",
+		.size = 8 * BLOCK, .block_size = BLOCK, .force = true,
+	};
+	struct cow_open_params open = COW_OPEN_PARAMS_INIT;
+	struct cow_chain *chain;
+
+	must(cow_create_image(&create), "create");
+	open.plugins = plugins;
+	open.path = path;
+	open.format = "vhd";
+	open.flags = COW_OPEN_WRITE;
+	must(cow_chain_open(&open, &chain), "open");
+	return chain;
+}
+
+/* The last block ends before the last sector, its bitmap stands before it. */
+static uint64_t page_of_bitmap(int fd)
+{
+	struct stat st;
+
+	must(fstat(fd, &st) < 0 ? -errno : 0, "stat");
+	return (uint64_t)st.st_size - 512 - BLOCK - PAGE;
+}
+
+static bool in_page_cache(int fd, uint64_t offset)
+{
+	unsigned char resident;
+	void *p;
+
+	p = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, fd, (off_t)offset);
+	must(p == MAP_FAILED ? -errno : 0, "mmap");
+	must(mincore(p, PAGE, &resident) < 0 ? -errno : 0, "mincore");
+	munmap(p, PAGE);
+	return resident & 1;
+}
+
+int main(void)
+{
+	struct cow_plugins *plugins;
+	struct cow_chain *chain;
+	uint64_t block;
+	int fd, bad = 0;
+
+	must(cow_plugins_new(NULL, NULL, NULL, &plugins), "plugins");
+	chain = make(plugins);
+	if (!can_be_direct()) {
+		printf("SKIP: no direct I/O of single sectors here\n");
+		return 77;
+	}
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	for (block = 0; block < 4; block++) {
+		must(cow_pwrite(chain, "data", 4, block * BLOCK), "write");
+		must(cow_flush(chain), "flush");
+		if (!in_page_cache(fd, page_of_bitmap(fd)))
+			continue;
+		fprintf(stderr, "test-direct: the bitmap of block %llu went through the page cache\n",
+			(unsigned long long)block);
+		bad = 1;
+	}
+	close(fd);
+	cow_chain_close(chain);
+	cow_plugins_free(plugins);
+	unlink(path);
+	return bad;
+}
