@@ -47,7 +47,7 @@ small_memory()
 {
 	local mib
 	mib=$(awk '/^MemTotal/ { print int($2 / 1024) }' /proc/meminfo)
-	[ "$mib" -lt 1000 ] || die "$mib MiB of memory take too long to fill: want tests/vm/run --memory 300"
+	[ "$mib" -lt 1000 ] || die "$mib MiB of memory take too long to fill: want tests/vm/run --memory 400"
 	echo "$mib"
 }
 

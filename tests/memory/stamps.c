@@ -96,14 +96,24 @@ static void transfer(int fd, char *buf, uint64_t offset)
 	nr_done++;
 }
 
-/* From here on allocations of this task may be made to fail. */
+/* Opened while allocations still work. */
+static int inject_fd = -1;
+
+static void open_injection(void)
+{
+	inject_fd = open("/proc/self/make-it-fail", O_WRONLY | O_CLOEXEC);
+	if (inject_fd < 0)
+		die("/proc/self/make-it-fail");
+}
+
+/* From here on allocations of this task may be made to fail, or not. */
 static void inject(const char *yes)
 {
-	int fd = open("/proc/self/make-it-fail", O_WRONLY | O_CLOEXEC);
+	unsigned int tries = RETRIES;
 
-	if (fd < 0 || write(fd, yes, 1) != 1)
-		die("/proc/self/make-it-fail");
-	close(fd);
+	while (write(inject_fd, yes, 1) != 1)
+		if (!--tries)
+			die("/proc/self/make-it-fail");
 }
 
 static void *buffer(void)
@@ -210,8 +220,10 @@ int main(int argc, char **argv)
 		die("size");
 	if (!opt.length)
 		opt.length = (uint64_t)size - opt.start;
-	if (opt.injected)
+	if (opt.injected) {
+		open_injection();
 		inject("1");
+	}
 	run(fd);
 	finish(fd);
 	if (opt.injected)

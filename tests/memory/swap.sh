@@ -5,8 +5,8 @@
 # block devices: with a file below, loop and the file system need memory to write, and
 # the kernel hangs, as it does with swap on a loop device alone.
 #
-#	tests/vm/run --memory 300 tests/memory/swap.sh
-#	tests/vm/run --memory 300 --timeout 1200 tests/memory/swap.sh --long
+#	tests/vm/run --memory 400 tests/memory/swap.sh
+#	tests/vm/run --memory 400 --timeout 1200 tests/memory/swap.sh --long
 #
 # A program uses a quarter (long: half) as much again as there is and verifies it; nothing
 # hangs, nothing is killed for want of memory, and no page of cowd is swapped.

@@ -4,8 +4,8 @@
 # Dirty pages of two and a half (long: ten) times the memory are written back to a device whose
 # daemon has to be asked, and must itself get by with what memory is left:
 #
-#	tests/vm/run --memory 300 tests/memory/writeback.sh
-#	tests/vm/run --memory 300 --timeout 1200 tests/memory/writeback.sh --long
+#	tests/vm/run --memory 400 tests/memory/writeback.sh
+#	tests/vm/run --memory 400 --timeout 1200 tests/memory/writeback.sh --long
 #
 # Nothing may hang (the machine's watchdog reports 60 seconds), and all data is right.
 # shellcheck source=tests/memory/lib.sh
