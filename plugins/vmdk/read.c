@@ -60,8 +60,8 @@ static int unpack(struct vmdk *v, struct vmdk_extent *e, uint64_t nr,
 	v->zlib.avail_out = e->h.grain_size;
 	ret = inflate(&v->zlib, Z_FINISH);
 	if (ret != Z_STREAM_END)
-		return bad(v, e, nr, offset, v->zlib.avail_out ?
-			   "cannot be decompressed" :
+		return bad(v, e, nr, offset, ret == Z_DATA_ERROR ||
+			   v->zlib.avail_out ? "cannot be decompressed" :
 			   "holds more than a grain");
 	if (e->h.grain_size - v->zlib.avail_out < vmdk_grain_len(e, nr))
 		return bad(v, e, nr, offset, "holds less than a grain");

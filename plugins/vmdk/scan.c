@@ -372,6 +372,11 @@ static int compare_entry(struct vmdk_scan *s, uint64_t nr, le32 *first,
 		repair = false;
 	}
 	*repaired |= repair;
+	if (a == b)
+		return found(s, COW_FOUND_CORRUPT, false,
+			"grain %llu cannot lie at offset %llu",
+			(unsigned long long)nr,
+			(unsigned long long)a * VMDK_SECTOR);
 	return found(s, COW_FOUND_CORRUPT, repair,
 		"grain %llu lies at sector %u by one grain table and at %u by the redundant one",
 		(unsigned long long)nr, a, b);

@@ -13,7 +13,8 @@
  *	image-io between FILE OLD NEW		each sector of FILE is as in
  *						one of the two
  *
- * Options: -o NAME=VALUE for the image, -w to open it for writing, -r not.
+ * Options: -o NAME=VALUE for the image, -w to open it for writing, -r not,
+ * -a DIR to follow names found in images into that folder only.
  * Status: 0, 1 with one sentence on stderr, 2 for wrong arguments.
  */
 #include "image-io.h"
@@ -83,6 +84,7 @@ void image_open(struct image *img, uint32_t flags)
 	p.path = img->path;
 	p.format = img->format;
 	p.options = img->options;
+	p.allowed_dirs = img->allowed[0] ? img->allowed : NULL;
 	p.flags = flags;
 	must(cow_chain_open(&p, &img->chain));
 	cow_chain_info(img->chain, &info);
@@ -338,9 +340,11 @@ int main(int argc, char **argv)
 	size_t i, nr = 0;
 	int c;
 
-	while ((c = getopt_long(argc, argv, "o:rw", options, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, "a:o:rw", options, NULL)) != -1) {
 		if (c == 'o' && nr < MAX_OPTIONS)
 			values[nr++] = optarg;
+		else if (c == 'a')
+			img.allowed[0] = optarg;
 		else if (c == 'r')
 			a.writable = false;
 		else if (c == 'w')

@@ -13,7 +13,8 @@ struct image {
 	struct cow_chain *chain;
 	const char *format;
 	const char *path;
-	const char *const *options;	/* "name=value" ... NULL */
+	const char *const *options;
+	const char *allowed[2];		/* folders; ends with NULL */	/* "name=value" ... NULL */
 	uint64_t size;			/* bytes of the disk */
 	uint32_t block_size;		/* bytes */
 };

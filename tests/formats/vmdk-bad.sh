@@ -1,0 +1,79 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+# vmdk: damaged and hostile images. Each file in vmdk-bad/ is one: break_it makes
+# bad.vmdk out of a good image, how says when it is found out (open, write: when
+# opened for writing; look: when not; read; confined: when only its folder is
+# allowed), and says is what must be said, of the file that names tells.
+. "${srcdir:-$(dirname "$0")}/lib.sh"
+need qemu-img
+need qemu-io
+need python3
+MAKE="python3 $FORMATS_SRC/vmdk-make.py"
+
+u32() { $MAKE u32 bad.vmdk "$1" "$2"; }
+u64() { $MAKE u64 bad.vmdk "$1" "$2"; }
+
+# A descriptor file. $1: createType, $2: lines
+text()
+{
+	printf '# Disk DescriptorFile\nversion=1\nCID=12345678\ncreateType="%s"\n%s\n' "$1" "$2" >bad.vmdk
+}
+
+# sed has made the embedded descriptor longer: what follows goes back.
+fix_length()
+{
+	python3 - <<-'PY'
+	data = open("bad.vmdk", "rb").read()
+	end = data.index(b"\0\0\0\0", 600)
+	extra = len(data) - 262144
+	open("bad.vmdk", "wb").write(data[:end] + data[end + extra:])
+	PY
+}
+
+stream()
+{
+	make_random raw 200k 7 && dd if=/dev/urandom of=raw bs=64k count=1 conv=notrunc status=none &&
+		$MAKE stream raw bad.vmdk
+}
+
+# One grain that says it is a gigabyte of zeroes.
+bomb()
+{
+	stream && python3 - <<-'PY'
+	import struct, zlib
+	packed = zlib.compress(bytes(16 << 20), 9)
+	f = open("bad.vmdk", "r+b")
+	f.seek(65536)
+	f.write(struct.pack("<QI", 0, len(packed)) + packed)
+	PY
+}
+
+good()
+{
+	qemu-img create -q -f vmdk bad.vmdk 1m && qemu-io -f vmdk -c "write -P 1 0 128k" bad.vmdk >qemu.log &&
+		[ "$(stat -c %s bad.vmdk)" = 196608 ] && truncate -s 256k bad.vmdk
+}
+
+# shellcheck disable=SC1090,SC2154 # a case, and what it sets
+bad()
+(
+	rm -rf case outside.vmdk && mkdir case && cd case || return 1
+	names=bad.vmdk
+	. "$1"
+	good || return 1
+	"$IMAGE_IO" open -w vmdk bad.vmdk || return 1
+	good && break_it || return 1
+	case $how in
+	open) expect_refused vmdk bad.vmdk "$says" && expect_refused vmdk bad.vmdk "$says" -w ;;
+	write) "$IMAGE_IO" open vmdk bad.vmdk && expect_refused vmdk bad.vmdk "$says" -w ;;
+	read) expect_unreadable vmdk bad.vmdk "$says" ;;
+	confined) refused "$names" "$says" "$IMAGE_IO" open -a "$PWD" vmdk bad.vmdk &&
+		refused "$names" "$says" "$IMAGE_IO" open -w -a "$PWD" vmdk bad.vmdk ;;
+	look) refused "$names" "$says" "$IMAGE_IO" open vmdk bad.vmdk ;;
+	esac
+)
+
+for f in "$FORMATS_SRC"/vmdk-bad/*; do
+	check "${f##*/}: $(sed -n '2s/^# //p' "$f")" bad "$f"
+done
+finish
