@@ -13,6 +13,7 @@
  * The first copy is what everybody reads.  It is right unless it points to
  * where no grain can be.  In an extent that was not closed it is right even
  * where it has no grain and the second one has: that change was under way.
+ * There the difference is no damage, but what the next open for writing ends.
  */
 #include "vmdk.h"
 
@@ -339,6 +340,11 @@ static int write_table(struct vmdk_scan *s, uint32_t gde,
 			 (uint64_t)gde * VMDK_SECTOR);
 }
 
+static enum cow_severity difference(const struct vmdk_scan *s)
+{
+	return s->e->h.unclean ? COW_FOUND_LEAK : COW_FOUND_CORRUPT;
+}
+
 /* Is the second entry a grain that nobody else has? */
 static bool second_is_better(const struct vmdk_scan *s, uint32_t first,
 			     uint32_t second)
@@ -377,7 +383,8 @@ static int compare_entry(struct vmdk_scan *s, uint64_t nr, le32 *first,
 			"grain %llu cannot lie at offset %llu",
 			(unsigned long long)nr,
 			(unsigned long long)a * VMDK_SECTOR);
-	return found(s, COW_FOUND_CORRUPT, repair,
+	return found(s, entry_ok(s->e, a) ? difference(s) : COW_FOUND_CORRUPT,
+		     repair,
 		"grain %llu lies at sector %u by one grain table and at %u by the redundant one",
 		(unsigned long long)nr, a, b);
 }
@@ -431,7 +438,7 @@ static int only_second(struct vmdk_scan *s, uint32_t nr, uint32_t rgde)
 		ret = write_rgde(s, nr, 0);
 	if (ret)
 		return ret;
-	return found(s, COW_FOUND_CORRUPT, repair,
+	return found(s, difference(s), repair,
 		"grain table %u is in the redundant grain directory only", nr);
 }
 
@@ -469,7 +476,7 @@ static int only_first(struct vmdk_scan *s, uint32_t nr, uint32_t gde)
 		ret = add_second(s, nr, gde);
 	if (ret)
 		return ret;
-	return found(s, COW_FOUND_CORRUPT, s->repair,
+	return found(s, difference(s), s->repair,
 		"grain table %u is not in the redundant grain directory", nr);
 }
 

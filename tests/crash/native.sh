@@ -27,7 +27,7 @@ COWD_PLUGIN_DIR=${COWD_PLUGIN_DIR:-$here/../../plugins}
 export COWD_PLUGIN_DIR
 cowimg=${COWIMG:-$here/../../tools/cowimg}
 # Every format that is written to and has metadata.
-[ ${#formats[@]} -gt 0 ] || formats=(dscow qcow2)
+[ ${#formats[@]} -gt 0 ] || formats=(dscow qcow2 vmdk)
 cd "$dir"
 
 # The base as the format wants it: of its own kind where it takes no raw one.

@@ -99,7 +99,8 @@ wl_image()
 		WL_SUM=$(sha256sum <"$WL_BASE")
 		;;
 	*)
-		wl_die "plugin $WL_PLUGIN: this script does not know how to make an image of it"
+		cowimg create -f "$WL_PLUGIN" "$WL_DIR/image" "${WL_SIZE}M" ||
+			wl_die "plugin $WL_PLUGIN: an image of it cannot be made"
 		;;
 	esac
 }
