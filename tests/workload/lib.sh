@@ -163,8 +163,11 @@ wl_sum() { sha256sum <"$DEV"; }
 
 wl_check_image()
 {
-	[ "$WL_PLUGIN" != dscow ] || dscow_tool -k "$WL_DIR/image" ||
-		wl_die "dscow_tool -k found something in $WL_DIR/image"
+	case $WL_PLUGIN in
+	raw) ;;
+	dscow) dscow_tool -k "$WL_DIR/image" || wl_die "dscow_tool -k found something in $WL_DIR/image" ;;
+	*) cowimg check -f "$WL_PLUGIN" "$WL_DIR/image" || wl_die "cowimg check found something in $WL_DIR/image" ;;
+	esac
 	[ -z "$WL_BASE" ] || [ "$WL_SUM" = "$(sha256sum <"$WL_BASE")" ] ||
 		wl_die "the base was changed"
 }
