@@ -17,7 +17,7 @@
 #include <dmu.h>
 
 #define NAME	"nth"
-#define MOST	400	/* allocations in one call; more is a loop */
+#define MOST	2000	/* allocations in one call; more is a loop */
 
 static int nth_fd, step, nr_fails, last_refusal;
 static struct dmu_channel *channel;
