@@ -45,6 +45,11 @@ static const char *mapping_fault(const struct cow_image *img,
 	     num_add_overflow(m->src_offset, bytes, &last) ||
 	     last > INT64_MAX))
 		return "whose source is out of range";
+	/* The kernel refuses it, too. */
+	if (m->kind == COW_KIND_COW && m->source == COW_SOURCE_PLACE &&
+	    m->src_file == m->file && m->src_offset < m->offset + bytes &&
+	    m->offset < m->src_offset + bytes)
+		return "to copy onto itself";
 	if ((m->kind == COW_KIND_READ || (m->kind == COW_KIND_COW &&
 	     m->source == COW_SOURCE_READ)) && !img->plugin->read)
 		return "to read without read()";

@@ -97,12 +97,7 @@ static void look_source(const struct qcow2 *d, const struct qcow2_entry *e,
 	struct spot now;
 
 	look(d, e, block, &now);
-	if (qcow2_must_fill(d, e) && (now.kind == COW_KIND_READ ||
-				      now.kind == COW_KIND_LINEAR)) {
-		/* It stands at the new place already. */
-		s->source = COW_SOURCE_PLACE;
-		s->src_offset = s->offset;
-	} else if (now.kind == COW_KIND_LINEAR) {
+	if (now.kind == COW_KIND_LINEAR) {
 		s->source = COW_SOURCE_PLACE;
 		s->src_offset = now.offset;
 	} else if (now.kind == COW_KIND_READ) {
