@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# shellcheck shell=bash
+# What the scripts of this folder share.  They run in dom0 of a real Xen host:
+#	tests/vm/run --kernel xen tests/xen/guests.sh
+# Guests boot the machine's own kernel with a file system in memory, whose /job is theirs.
+set -u
+
+work=$(mktemp -d "${SCRATCH:-/tmp}/xen-test.XXXXXX")
+chmod 755 "$work"
+failed=0
+
+cleanup()
+{
+	local status=$? domain
+	trap - EXIT
+	[ $failed = 0 ] && [ $status = 0 ] || tell_all 2>&1
+	for domain in $(xl list 2>/dev/null | awk 'NR > 1 && $2 > 0 { print $2 }'); do
+		xl destroy "$domain"
+	done
+	cd /
+	umount "$work"/mnt* 2>/dev/null
+	rm -rf "$work"
+	[ $failed = 0 ] || status=1
+	[ $status = 0 ] && echo "PASS ${0##*/}"
+	exit $status
+}
+trap cleanup EXIT
+cd "$work" || exit 1
+
+# What a failure cannot be understood without.
+tell_all()
+{
+	tail -n 15 /var/log/xen/console/guest-*.log /var/log/xen/xen-hotplug.log /var/log/xen/xl-*.log
+	xl list
+	xenstore-ls backend 2>/dev/null | head -n 60
+	cowctl list
+	dmsetup ls
+	losetup -a
+}
+
+fail()
+{
+	echo "FAIL: $*" >&2
+	failed=1
+}
+
+die()
+{
+	fail "$*"
+	exit 1
+}
+
+ok() { echo "ok $SECONDS s: $*"; }
+
+sum() { sha256sum <"$1"; }
+
+# until_true SECONDS COMMAND...
+until_true()
+{
+	local end=$((SECONDS + $1))
+	shift
+	until "$@" >/dev/null 2>&1; do
+		[ "$SECONDS" -lt "$end" ] || return 1
+		sleep 0.2
+	done
+}
+
+# A file system made from real files, with their sums: golden FILE MIB
+golden()
+{
+	local from=$work/files
+	mkdir -p "$from"
+	cp -rL /etc/init.d /etc/default "$from/" || die "cp"
+	cp -L /bin/bash /bin/tar /bin/ls /usr/bin/find "$from/" || die "cp"
+	(cd "$from" && find . -type f -exec sha256sum {} + >"$work/sums" && mv "$work/sums" .) || die "sums"
+	mke2fs -q -F -t ext4 -d "$from" "$1" "$2M" || die "mke2fs"
+	rm -rf "$from"
+}
+
+# The files of a guest: busybox, what it needs of the kernel's modules, /init and /job.
+guest_files()
+{
+	local root=$1 module
+	mkdir -p "$root"/{bin,dev,proc,sys,mnt,modules}
+	cp "$(readlink -f "$(command -v busybox)")" "$root/bin/busybox"
+	for module in xen-blkfront ext4 crc32c_generic; do
+		modprobe --show-depends "$module" 2>/dev/null | awk '$1 == "insmod" { print $2 }'
+	done | awk '!seen[$0]++' >"$root/modules/list"
+	while read -r module; do
+		cp "$module" "$root/modules/"
+	done <"$root/modules/list"
+	cat >"$root/init" <<-'END'
+		#!/bin/busybox sh
+		/bin/busybox --install -s /bin
+		mount -t proc proc /proc
+		mount -t sysfs sysfs /sys
+		mount -t devtmpfs devtmpfs /dev
+		while read -r module; do insmod "/modules/${module##*/}"; done </modules/list
+		said() { echo "guest: $*" >/dev/hvc0; }
+		bad() { said "FAIL: $*"; poweroff -f; }
+		# waits SECONDS COMMAND...
+		waits() { n=$(($1 * 5)); shift; until "$@"; do n=$((n - 1)); [ $n -gt 0 ] || bad "no $*"; usleep 200000; done; }
+		. /job
+		said end
+		poweroff -f
+	END
+	chmod 755 "$root/init"
+}
+
+# guest NAME TYPE DISK: the job comes from standard input; makes NAME.cfg.
+guest()
+{
+	local name=$1 type=$2 disk=$3
+	[ -d files.guest ] || guest_files files.guest
+	cat >files.guest/job
+	(cd files.guest && find . | cpio --quiet -o -H newc -R 0:0) >"$name.cpio" || die "cpio"
+	cat >"$name.cfg" <<-END
+		# $name, a guest of the test
+		name = "$name"
+		type = "$type"
+		memory = 192
+		vcpus = 1
+		kernel = "$DMU_KERNEL"
+		ramdisk = "$work/$name.cpio"
+		extra = "console=hvc0 panic=1 loglevel=4 mitigations=off"
+		on_crash = "destroy"
+		on_reboot = "destroy"
+		disk = [ $disk ]
+	END
+	rm -f "/var/log/xen/console/guest-$name.log"
+}
+
+console() { tr -d '\r' <"/var/log/xen/console/guest-$1.log"; }
+says() { console "$1" | grep -q "^guest: $2"; }
+
+gone() { ! xl domid "$1" >/dev/null 2>&1; }
+
+# ends NAME: the guest came to its end by itself, and is gone.
+ends()
+{
+	until_true 150 gone "$1" || die "$1 does not end"
+	says "$1" FAIL && fail "$1: $(console "$1" | grep FAIL)"
+	says "$1" end || fail "$1 did not come to its end"
+}
+
+no_backend() { [ -z "$(xenstore-ls /local/domain/0/backend/vbd 2>/dev/null)" ]; }
+
+# Nothing of what block-dmu and cowd make: dm, loop, processes, records, xenstore, locks.
+nothing_left()
+{
+	local left
+	until_true 60 no_backend || fail "$1: left in xenstore: $(xenstore-ls /local/domain/0/backend/vbd)"
+	left=$(dmsetup ls --target userspace | grep -v '^No devices')
+	[ -z "$left" ] || fail "$1: left the device $left"
+	left=$(losetup -a | grep -v golden)
+	[ -z "$left" ] || fail "$1: left the loop device $left"
+	left=$(ps -C cowd -o pid=)
+	[ -z "$left" ] || fail "$1: left processes $left"
+	left=$(ls -A /run/cowd /run/xen-hotplug 2>/dev/null | grep -v '^/\|^$')
+	[ -z "$left" ] || fail "$1: left $left"
+	left=$(ls -d "${TMPDIR:-/tmp}"/dmu-xl.* 2>/dev/null)
+	[ -z "$left" ] || fail "$1: left $left"
+}
