@@ -72,6 +72,9 @@ boots()
 	ok "$type boots, writes and ends with the line of the original"
 }
 
+boots_pv() { boots pv; }
+boots_pvh() { boots pvh; }
+
 # Two guests on one golden image; both are there before either runs.
 boots_two()
 {
@@ -130,7 +133,7 @@ refuses()
 	[ ! -e /tmp/none.dscow ] || fail "an image is left"
 }
 
-[ $# -gt 0 ] || set -- "boots pv" "boots pvh" boots_two reads_only refuses
+[ $# -gt 0 ] || set -- boots_pv boots_pvh boots_two reads_only refuses
 for step; do
 	$step
 done
