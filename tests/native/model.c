@@ -58,12 +58,22 @@ static void fill(uint8_t *buf, uint64_t len)
 enum block_state { UNKNOWN, LINEAR, LINEAR_RW, COW, ZERO };
 
 /* What the kernel remembers of a block. */
+/*
+ * What a block was when it was emptied.  A commit may come at any time, also
+ * by itself, so a crash may bring back each place that was given up since the
+ * last flush, with all that was written to it; or nothing but zeroes.
+ */
+struct saved {
+	struct saved *next;
+	uint8_t data[];
+};
+
 struct block {
 	enum block_state state;
 	bool copied;		/* COW: stands at its place */
 	bool uncommitted;	/* ... and no commit knows */
 	bool touched;		/* written since the last flush */
-	bool emptied;		/* before[] holds what the block was before */
+	struct saved *saved;	/* what it was when it was emptied since then */
 	uint32_t file, src_file;
 	uint64_t offset, src_offset;
 };
@@ -78,16 +88,6 @@ struct test {
 	bool kernel;		/* the simulated one, else io.c */
 	uint8_t *now;		/* what the disk must read as */
 	uint8_t *flushed;	/* what it read as at the last flush */
-	/*
-	 * What a block was when it was first emptied since then: a crash may
-	 * bring back the place that was given up, with all written to it.
-	 */
-	uint8_t *before;
-	/*
-	 * The same when it was last emptied: where blocks have places of their
-	 * own, it may have been written there again before that one.
-	 */
-	uint8_t *last;
 	uint8_t *buf;
 	struct block *blocks;
 };
@@ -327,7 +327,7 @@ static void kernel_attach_again(void)
 		if (!t.blocks[i].uncommitted)
 			t.blocks[i] = (struct block){
 				.touched = t.blocks[i].touched,
-				.emptied = t.blocks[i].emptied };
+				.saved = t.blocks[i].saved };
 	}
 	report_copied();
 }
@@ -383,17 +383,30 @@ static uint64_t at(uint64_t nr, uint64_t skip)
 	return nr * t.info.block_size + skip;
 }
 
+static void forget_saved(struct block *b)
+{
+	struct saved *next;
+
+	for (; b->saved; b->saved = next) {
+		next = b->saved->next;
+		free(b->saved);
+	}
+}
+
 static void save_before(uint64_t nr, uint64_t skip, uint64_t len)
 {
 	struct block *b = &t.blocks[nr];
+	struct saved *saved;
 
 	b->touched = true;
 	if (len != block_len(nr))
 		return;
-	memcpy(t.last + at(nr, 0), t.now + at(nr, 0), len);
-	if (!b->emptied)
-		memcpy(t.before + at(nr, 0), t.now + at(nr, 0), len);
-	b->emptied = true;
+	saved = malloc(sizeof(*saved) + len);
+	if (!saved)
+		die("no memory");
+	memcpy(saved->data, t.now + at(nr, 0), len);
+	saved->next = b->saved;
+	b->saved = saved;
 }
 
 static void read_part(uint64_t nr, uint64_t skip, uint64_t len)
@@ -544,11 +557,32 @@ static void op_flush(void)
 	else
 		must(cow_flush(t.chain), "flush");
 	memcpy(t.flushed, t.now, t.info.size);
-	for (i = 0; i < t.info.nr_blocks; i++)
-		t.blocks[i].touched = t.blocks[i].emptied = false;
+	for (i = 0; i < t.info.nr_blocks; i++) {
+		t.blocks[i].touched = false;
+		forget_saved(&t.blocks[i]);
+	}
 }
 
 static void check_image(void);
+
+/* May a crash leave this block, written since the last flush, as it is? */
+static bool may_be(const struct block *b, uint64_t from, uint64_t n)
+{
+	static const uint8_t zeroes[4096];
+	const struct saved *saved;
+	uint64_t i;
+
+	if (!memcmp(t.buf + from, t.flushed + from, n))
+		return true;
+	for (saved = b->saved; saved; saved = saved->next)
+		if (!memcmp(t.buf + from, saved->data, n))
+			return true;
+	for (i = 0; b->saved && i < n; i += sizeof(zeroes))
+		if (memcmp(t.buf + from + i, zeroes,
+			   num_min(n - i, sizeof(zeroes))))
+			return false;
+	return b->saved;
+}
 
 /* The machine goes down: the kernel's state is lost as well. */
 static void op_crash(void)
@@ -561,20 +595,13 @@ static void op_crash(void)
 	for (i = 0; i < t.info.nr_blocks; i++)
 		t.blocks[i] = (struct block){
 			.touched = t.blocks[i].touched,
-			.emptied = t.blocks[i].emptied };
+			.saved = t.blocks[i].saved };
 	load((struct range){ 0, t.info.size });
 	for (i = 0; i < t.info.nr_blocks; i++) {
 		uint64_t from = at(i, 0), n = block_len(i);
 
-		if (t.blocks[i].touched &&
-		    !memcmp(t.buf + from, t.flushed + from, n))
-			memcpy(t.now + from, t.flushed + from, n);
-		else if (t.blocks[i].emptied &&
-			 !memcmp(t.buf + from, t.before + from, n))
-			memcpy(t.now + from, t.before + from, n);
-		else if (t.blocks[i].emptied &&
-			 !memcmp(t.buf + from, t.last + from, n))
-			memcpy(t.now + from, t.last + from, n);
+		if (t.blocks[i].touched && may_be(&t.blocks[i], from, n))
+			memcpy(t.now + from, t.buf + from, n);
 	}
 	compare((struct range){ 0, t.info.size }, "crash");
 	op_flush();
@@ -749,10 +776,8 @@ static void prepare(void)
 {
 	t.now = calloc(1, MAX_DISK + 4096);
 	t.flushed = calloc(1, MAX_DISK + 4096);
-	t.before = calloc(1, MAX_DISK + 4096);
-	t.last = calloc(1, MAX_DISK + 4096);
 	t.buf = calloc(1, MAX_DISK + 4096);
-	if (!t.now || !t.flushed || !t.before || !t.last || !t.buf)
+	if (!t.now || !t.flushed || !t.buf)
 		die("no memory");
 	t.kernel = chance(2);
 	if (getenv("MODEL_FORMAT"))
@@ -829,7 +854,6 @@ int main(int argc, char **argv)
 	free(t.blocks);
 	free(t.now);
 	free(t.flushed);
-	free(t.before);
 	free(t.buf);
 	return 0;
 }
