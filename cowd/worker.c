@@ -180,6 +180,7 @@ static int open_chain(const struct cowd_options *o, int scratch)
 		.open_file = open_file,
 		.file_resized = file_resized,
 		.scratch_fd = scratch,
+		.direct_data = true,
 	};
 
 	return cow_chain_open(&params, &worker.chain);

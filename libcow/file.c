@@ -164,7 +164,8 @@ static void file_open_direct(const struct cow_opener *opener,
 	if (f->block_device && ioctl(fd, BLKSSZGET, &sector) == 0)
 		f->dio_align = (uint32_t)sector;
 	else
-		f->dio_align = file_align(fd);
+		f->dio_align = opener->direct_data ? file_align(fd) :
+						     COW_DIO_ALIGN;
 	f->dio_fd = fd;
 }
 

@@ -74,6 +74,7 @@ struct cow_file {
 struct cow_opener {
 	int (*open_file)(void *ctx, const char *path, int flags);
 	void *ctx;
+	bool direct_data;
 };
 
 /* As open(2), with O_CLOEXEC: a descriptor or a negative errno. */

@@ -81,7 +81,8 @@ static struct dmu_disk *dmu_disk_create(const char *key, unsigned int shift)
 	 * the pool of the unbound and has no rescuer.  A worker of that pool that
 	 * waits for it in a flush could be the last one that memory is there for.
 	 */
-	d->wq = alloc_workqueue("dmu-%.16s", WQ_MEM_RECLAIM, 0, key);
+	d->wq = alloc_workqueue("dmu-%.16s", WQ_MEM_RECLAIM | WQ_PERCPU, 0,
+				key);
 	if (!d->wq)
 		goto free_srcu;
 	d->kcopyd = dm_kcopyd_client_create(NULL);

@@ -11,6 +11,12 @@
 #include <linux/shrinker.h>
 #include <linux/slab.h>
 #include <linux/srcu.h>
+#include <linux/workqueue.h>
+
+/* Later kernels want to be told what was the default. */
+#ifndef DMU_HAS_WQ_PERCPU
+#define WQ_PERCPU 0
+#endif
 
 /*
  * An SRCU section entered where a bio is sent on and left where it completes,

@@ -58,6 +58,7 @@ static struct cow_chain *make(struct cow_plugins *plugins)
 	open.path = path;
 	open.format = "vhd";
 	open.flags = COW_OPEN_WRITE;
+	open.direct_data = true;
 	must(cow_chain_open(&open, &chain), "open");
 	return chain;
 }

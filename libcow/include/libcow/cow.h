@@ -117,6 +117,12 @@ struct cow_open_params {
 	 * descriptor.  -1: a memfd.  Note that 0 is a descriptor.
 	 */
 	int scratch_fd;
+	/*
+	 * Data goes to the files by direct I/O, as the kernel's does, and so
+	 * metadata must too, by sectors where need be.  Else what is no whole
+	 * page goes through the page cache, as the data beside it.
+	 */
+	bool direct_data;
 };
 
 #define COW_OPEN_PARAMS_INIT	{ .scratch_fd = -1 }
