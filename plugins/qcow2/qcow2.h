@@ -131,6 +131,17 @@ struct qcow2 {
 
 /* --- tables.c ------------------------------------------------------------ */
 
+/* A table that is got in slices: the L1 table, or the refcount table. */
+struct qcow2_top {
+	uint64_t offset;		/* bytes, in file 0 */
+	uint64_t entries;		/* of 8 bytes */
+	unsigned int phase;		/* of a commit that writes it */
+};
+
+/* Restarted.  The slice with entry index, which must be one of the table's. */
+int qcow2_top_get(struct qcow2 *d, const struct qcow2_top *top, uint64_t index,
+		  bool write, struct cow_table **table, be64 **entry);
+
 /* A slice of an L2 table in memory, or of one that is not there. */
 struct qcow2_l2 {
 	struct cow_table *table;	/* NULL: all is unallocated */

@@ -17,19 +17,13 @@
 static int reftable_get(struct qcow2 *d, uint64_t index, bool write,
 			struct cow_table **table, be64 **entry)
 {
-	uint64_t all = d->nr_refblocks * 8;
-	uint64_t start = num_round_down(index * 8, d->slice_bytes);
-	uint32_t len = (uint32_t)num_min(all - start, d->slice_bytes);
-	uint64_t offset = d->h.reftable_offset + start;
-	int ret;
+	const struct qcow2_top top = {
+		.offset = d->h.reftable_offset,
+		.entries = d->nr_refblocks,
+		.phase = QCOW2_PHASE_REFTABLE,
+	};
 
-	ret = write ? cow_table_get_write(d->img, 0, offset, len,
-					  QCOW2_PHASE_REFTABLE, table) :
-		      cow_table_get(d->img, 0, offset, len, table);
-	if (!ret)
-		*entry = (be64 *)((char *)cow_table_data(*table) +
-				  (index * 8 - start));
-	return ret;
+	return qcow2_top_get(d, &top, index, write, table, entry);
 }
 
 static int reftable_check(struct qcow2 *d, uint64_t index, uint64_t entry)

@@ -18,23 +18,34 @@ static uint64_t l1_index(const struct qcow2 *d, uint64_t cluster)
 	return cluster >> d->g.l2_bits;
 }
 
-/* The slice of the L1 table with that entry. */
-static int l1_get(struct qcow2 *d, uint64_t index, bool write,
-		  struct cow_table **table, be64 **entry)
+int qcow2_top_get(struct qcow2 *d, const struct qcow2_top *top, uint64_t index,
+		  bool write, struct cow_table **table, be64 **entry)
 {
-	uint64_t all = d->h.l1_size * 8ull;
 	uint64_t start = num_round_down(index * 8, d->slice_bytes);
-	uint32_t len = (uint32_t)num_min(all - start, d->slice_bytes);
-	uint64_t offset = d->h.l1_offset + start;
+	uint32_t len = (uint32_t)num_min(top->entries * 8 - start,
+					 d->slice_bytes);
+	uint64_t offset = top->offset + start;
 	int ret;
 
-	ret = write ? cow_table_get_write(d->img, 0, offset, len,
-					  QCOW2_PHASE_L1, table) :
+	ret = write ? cow_table_get_write(d->img, 0, offset, len, top->phase,
+					  table) :
 		      cow_table_get(d->img, 0, offset, len, table);
 	if (!ret)
 		*entry = (be64 *)((char *)cow_table_data(*table) +
 				  (index * 8 - start));
 	return ret;
+}
+
+static int l1_get(struct qcow2 *d, uint64_t index, bool write,
+		  struct cow_table **table, be64 **entry)
+{
+	const struct qcow2_top top = {
+		.offset = d->h.l1_offset,
+		.entries = d->h.l1_size,
+		.phase = QCOW2_PHASE_L1,
+	};
+
+	return qcow2_top_get(d, &top, index, write, table, entry);
 }
 
 static int l1_check(struct qcow2 *d, uint64_t index, uint64_t entry)
