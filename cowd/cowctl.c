@@ -38,6 +38,7 @@ static const char help_text[] =
 "       cowctl [--run-dir DIR] status [--json] [NAME]\n"
 "       cowctl [--run-dir DIR] stop [--force] NAME\n"
 "       cowctl [--run-dir DIR] upgrade NAME\n"
+"       cowctl [--run-dir DIR] keep NAME\n"
 "\n"
 "  list              devices, and whether their cowd lives\n"
 "  status            what cowd and the kernel say of one device, or of all\n"
@@ -46,6 +47,8 @@ static const char help_text[] =
 "                    died, remove what it left\n"
 "  upgrade           have the cowd that is installed now take over, without a pause\n"
 "                    of what the kernel remembers\n"
+"  keep              stay, and serve the device again whenever its cowd dies, until\n"
+"                    it is gone\n"
 "\n"
 "  -f, --force       stop: when cowd died and cannot serve the image again, drop\n"
 "                    what was written since the last flush\n"
@@ -486,7 +489,7 @@ static int command_upgrade(const char *name)
 static int run_command(int argc, char **argv, bool json, bool force)
 {
 	if (argc < 1)
-		return say(EXIT_USAGE, "a command is wanted: list, status, stop or upgrade; see cowctl --help");
+		return say(EXIT_USAGE, "a command is wanted: list, status, stop, upgrade or keep; see cowctl --help");
 	if (argc > 1 && !cowd_name_valid(argv[1]))
 		return say(EXIT_USAGE, "%s: not a name of a device", argv[1]);
 	if (!strcmp(argv[0], "list") && argc == 1)
@@ -497,6 +500,8 @@ static int run_command(int argc, char **argv, bool json, bool force)
 		return command_stop(argv[1], force);
 	if (!strcmp(argv[0], "upgrade") && argc == 2)
 		return command_upgrade(argv[1]);
+	if (!strcmp(argv[0], "keep") && argc == 2)
+		return keep(argv[1]);
 	return say(EXIT_USAGE, "%s: not a command, or wrong arguments; see cowctl --help",
 		   argv[0]);
 }

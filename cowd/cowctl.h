@@ -27,4 +27,7 @@ int leftover_remove(const char *name, bool force, bool *recover);
 /* Start cowd --recover @name; its exit status. */
 int leftover_recover(const char *name);
 
+/* Serve @name again whenever its cowd dies, until it is gone; an exit status. */
+int keep(const char *name);
+
 #endif /* COWCTL_H */
