@@ -7,17 +7,14 @@
  */
 #include "qcow2.h"
 
+#include <common/inflate.h>
 #include <common/num.h>
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <zlib.h>
 #include <zstd.h>
-
-/* Bits of the window that compressed clusters were made with. */
-#define ZLIB_WINDOW 12
 
 int qcow2_buffers_init(struct qcow2 *d)
 {
@@ -52,26 +49,7 @@ static int read_packed(struct qcow2 *d, uint64_t host, uint32_t sectors,
 	return cow_read(d->img, 0, d->packed, *len, host);
 }
 
-/* Both: true when exactly len bytes came out.  More cannot. */
-static bool unpack_zlib(const uint8_t *in, size_t in_len, uint8_t *out,
-			size_t len)
-{
-	z_stream z = {
-		.next_in = (uint8_t *)in,
-		.avail_in = (uInt)in_len,
-		.next_out = out,
-		.avail_out = (uInt)len,
-	};
-	int ret;
-
-	if (inflateInit2(&z, -ZLIB_WINDOW) != Z_OK)
-		return false;
-	ret = inflate(&z, Z_FINISH);
-	inflateEnd(&z);
-	return !z.avail_out && (ret == Z_STREAM_END || ret == Z_BUF_ERROR ||
-				ret == Z_OK);
-}
-
+/* True when exactly len bytes came out.  More cannot. */
 static bool unpack_zstd(const uint8_t *in, size_t in_len, uint8_t *out,
 			size_t len)
 {
@@ -103,7 +81,7 @@ int qcow2_unpack(struct qcow2 *d, uint64_t host, uint32_t sectors)
 		return ret;
 	ok = d->h.compression == QCOW2_ZSTD ?
 		unpack_zstd(d->packed, len, d->unpacked, d->g.cluster_size) :
-		unpack_zlib(d->packed, len, d->unpacked, d->g.cluster_size);
+		inflate_cluster(d->packed, len, d->unpacked, d->g.cluster_size);
 	if (ok)
 		return 0;
 	return cow_error(d->img, -EIO,

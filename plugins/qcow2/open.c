@@ -3,6 +3,7 @@
 #include "qcow2.h"
 
 #include <common/num.h>
+#include <common/qemu-name.h>
 
 #include <errno.h>
 #include <stdlib.h>
@@ -59,44 +60,19 @@ static int check_areas(struct qcow2 *d)
 
 /* --- Other files ------------------------------------------------------------ */
 
-/* What qemu calls our formats. */
-static const char *format_name(const char *name)
-{
-	static const char *const names[][2] = {
-		{ "vpc", "vhd" },
-		{ "file", "raw" },
-		{ "host_device", "raw" },
-	};
-	size_t i;
-
-	for (i = 0; i < ARRAY_SIZE(names); i++) {
-		if (!strcmp(name, names[i][0]))
-			return names[i][1];
-	}
-	return *name ? name : NULL;
-}
-
-/* "nbd://...", "json:{...}": there is a colon before any slash. */
-static bool is_protocol(const char *path)
-{
-	size_t n = strcspn(path, ":/");
-
-	return n && path[n] == ':';
-}
-
 static int check_backing(struct qcow2 *d)
 {
-	const char *path = d->h.backing;
+	const char *path = qemu_name_path(d->h.backing);
 
-	if (!*path)
+	if (!*d->h.backing)
 		return 0;
-	if (!strncmp(path, "file:", 5))
-		path += 5;
-	if (is_protocol(path))
+	if (!path)
 		return cow_error(d->img, -EOPNOTSUPP,
-			"has a backing image that is no file: %s", path);
+			"has a backing image that is no file: %s",
+			d->h.backing);
 	d->backing_path = strdup(path);
-	d->backing_format = format_name(d->h.backing_format);
+	if (*d->h.backing_format)
+		d->backing_format = qemu_name_format(d->h.backing_format);
 	return d->backing_path ? 0 : -ENOMEM;
 }
 

@@ -133,7 +133,7 @@ static int get_room(struct vmdk *v, struct vmdk_extent *e, uint32_t copies)
 	ret = vmdk_allocate(v, e, 1, &unit, &got);
 	if (ret)
 		return ret;
-	vmdk_space_use(&e->space, unit);
+	space_use(&e->space, unit);
 	e->gt_next = unit * e->space.unit;
 	e->gt_end = e->gt_next + e->space.unit;
 	return 0;
@@ -187,10 +187,10 @@ static void set_entry(const struct vmdk *v, struct vmdk_extent *e,
 	uint32_t old = le32_get(b->gd.at[0]);
 
 	if (vmdk_is_grain(e, old))
-		vmdk_space_drop(&e->space, (uint64_t)old * VMDK_SECTOR /
+		space_drop(&e->space, (uint64_t)old * VMDK_SECTOR /
 				e->space.unit);
 	if (vmdk_is_grain(e, gte))
-		vmdk_space_use(&e->space, (uint64_t)gte * VMDK_SECTOR /
+		space_use(&e->space, (uint64_t)gte * VMDK_SECTOR /
 			       e->space.unit);
 	b->gd.at[0] = le32_put(gte);
 	vmdk_entries_dirty(&b->gd, 1);
@@ -213,12 +213,12 @@ static void next_entry(struct both *b)
 /* Places that were given to these blocks and have not been taken. */
 static void forget_places(struct vmdk *v, uint64_t first, uint64_t end)
 {
-	struct vmdk_run piece;
+	struct run piece;
 
-	while (vmdk_runs_take(&v->runs, first, end, &piece)) {
-		struct vmdk_space *s = &vmdk_extent_of(v, piece.first)->space;
+	while (runs_take(&v->runs, first, end, &piece)) {
+		struct space *s = &vmdk_extent_of(v, piece.first)->space;
 
-		vmdk_space_return(s, piece.offset / s->unit, piece.count);
+		space_return(s, piece.offset / s->unit, piece.count);
 	}
 }
 
@@ -240,7 +240,7 @@ static int check_place(struct vmdk *v, struct vmdk_extent *e, uint64_t block,
 		return 1;
 	if (vmdk_is_grain(e, gte))
 		return bad_place(v, block, offset, "it has a place already");
-	if (!vmdk_space_may_use(&e->space, offset / e->space.unit))
+	if (!space_may_use(&e->space, offset / e->space.unit))
 		return bad_place(v, block, offset, "that is in use, or outside of the file");
 	return 0;
 }

@@ -165,7 +165,7 @@ static int map_there(struct vmdk *v, struct vmdk_extent *e,
 		m->count = 1;
 	} else if (v->writable) {
 		m->count = num_min(m->first + m->count,
-				   vmdk_runs_next(&v->runs, q->first)) -
+				   runs_next(&v->runs, q->first)) -
 			   m->first;
 	}
 	return 0;
@@ -173,11 +173,11 @@ static int map_there(struct vmdk *v, struct vmdk_extent *e,
 
 /* --- Sparse: a place ------------------------------------------------------ */
 
-static int map_run(const struct vmdk_extent *e, const struct vmdk_run *run,
+static int map_run(const struct vmdk_extent *e, const struct run *run,
 		   struct cow_mapping *m)
 {
 	m->kind = COW_KIND_COW;
-	m->source = run->zero ? COW_SOURCE_ZERO : COW_SOURCE_BACKING;
+	m->source = run->source;
 	m->first = run->first;
 	m->count = run->count;
 	m->file = e->file;
@@ -207,7 +207,7 @@ static uint64_t file_max(const struct vmdk_extent *e)
 static int grow(struct vmdk *v, struct vmdk_extent *e, uint64_t want,
 		uint64_t *got)
 {
-	struct vmdk_space *s = &e->space;
+	struct space *s = &e->space;
 	uint64_t room = file_max(e) - num_min(s->end, file_max(e));
 	uint64_t more = num_max(want, GROW_BYTES / s->unit);
 	int ret;
@@ -231,14 +231,14 @@ int vmdk_allocate(struct vmdk *v, struct vmdk_extent *e, uint64_t want,
 {
 	int ret;
 
-	*got = vmdk_space_find(&e->space, want, unit);
+	*got = space_find(&e->space, 1, want, unit);
 	if (!*got) {
 		*unit = e->space.end;
 		ret = grow(v, e, want, got);
 		if (ret)
 			return ret;
 	}
-	vmdk_space_give(&e->space, *unit, *got);
+	space_give(&e->space, *unit, *got);
 	return 0;
 }
 
@@ -247,21 +247,22 @@ static int give(struct vmdk *v, struct vmdk_extent *e,
 		const struct cow_query *q, const struct grains *g,
 		struct cow_mapping *m)
 {
-	struct vmdk_run run = { .file = e->file };
+	struct run run = { .file = e->file };
 	uint64_t end, unit, got;
 	int ret;
 
 	end = num_min(e->first + g->nr + g->count,
-		      vmdk_runs_next(&v->runs, q->first));
+		      runs_next(&v->runs, q->first));
 	end = num_min(end, q->limit_end);
 	ret = vmdk_allocate(v, e, foresee(v, q, end - q->first), &unit, &got);
 	if (ret)
 		return ret;
-	run.zero = g->kind == COW_KIND_ZERO;
+	run.source = g->kind == COW_KIND_ZERO ? COW_SOURCE_ZERO :
+							COW_SOURCE_BACKING;
 	run.first = q->first;
 	run.count = got;
 	run.offset = unit * e->space.unit;
-	vmdk_runs_add(&v->runs, &run);
+	runs_add(&v->runs, &run);
 	v->next_first = run.first + run.count;
 	v->next_count = run.count;
 	return map_run(e, &run, m);
@@ -286,12 +287,12 @@ static int map_write(struct vmdk *v, struct vmdk_extent *e,
 static int map_sparse(struct vmdk *v, struct vmdk_extent *e,
 		      const struct cow_query *q, struct cow_mapping *m)
 {
-	const struct vmdk_run *run = NULL;
+	const struct run *run = NULL;
 	struct grains g = { 0 };
 	int ret;
 
 	if (v->writable)
-		run = vmdk_runs_find(&v->runs, q->first);
+		run = runs_find(&v->runs, q->first);
 	if (run)
 		return map_run(e, run, m);
 	if (q->flags & COW_QUERY_WRITE)

@@ -171,7 +171,7 @@ int vmdk_commit(void *handle)
 	commit_mark(&v->mark);
 	for (i = 0; i < v->nr_extents; i++) {
 		commit_mark(&v->extents[i].mark);
-		vmdk_space_commit(&v->extents[i].space);
+		space_commit(&v->extents[i].space);
 	}
 	return 0;
 }
@@ -184,7 +184,7 @@ void vmdk_committed(void *handle, int status)
 	committed_mark(&v->mark, !status);
 	for (i = 0; i < v->nr_extents; i++) {
 		committed_mark(&v->extents[i].mark, !status);
-		vmdk_space_committed(&v->extents[i].space, !status);
+		space_committed(&v->extents[i].space, !status);
 	}
 }
 

@@ -391,7 +391,7 @@ static int make_space(struct vmdk *v, struct vmdk_extent *e)
 
 	/* Each grain twice: given up, and given again before the commit. */
 	max = end + 2 * e->h.nr_grains + tables / unit + 2 + (4u << 20) / unit;
-	return vmdk_space_init(&e->space, unit, end,
+	return space_init(&e->space, unit, end,
 			       num_max(num_min(max, VMDK_FILE_MAX / unit),
 				       end));
 }
@@ -426,7 +426,7 @@ static int scan_extent(struct vmdk *v, struct vmdk_extent *e)
 			     e->end / e->space.unit - e->space.end);
 		e->space.end = e->end / e->space.unit;
 	}
-	vmdk_space_ready(&e->space);
+	space_ready(&e->space);
 	/* The disk has this mark already, and it says no more than before. */
 	if (e->h.unclean)
 		e->mark = VMDK_MARKED;
@@ -453,7 +453,7 @@ static int prepare_writing(struct vmdk *v)
 	if (!ret && v->fixed)
 		ret = cow_image_fixed_places(v->img);
 	if (!ret)
-		ret = vmdk_runs_init(&v->runs, VMDK_RUNS_MAX, v->block_size);
+		ret = runs_init(&v->runs, VMDK_RUNS_MAX, v->block_size);
 	return ret;
 }
 
@@ -487,10 +487,10 @@ void vmdk_release(struct vmdk *v)
 	uint32_t i;
 
 	for (i = 0; i < v->nr_extents; i++)
-		vmdk_space_free(&v->extents[i].space);
+		space_free(&v->extents[i].space);
 	if (v->has_zlib)
 		inflateEnd(&v->zlib);
-	vmdk_runs_free(&v->runs);
+	runs_free(&v->runs);
 	vmdk_descriptor_release(&v->d);
 	free(v->extents);
 	free(v->packed);

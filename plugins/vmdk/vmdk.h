@@ -28,12 +28,13 @@
 
 #include <libcow/cow-plugin.h>
 
+#include <common/runs.h>
+#include <common/space.h>
+
 #include <zlib.h>
 
 #include "descriptor.h"
 #include "format.h"
-#include "runs.h"
-#include "space.h"
 
 #define VMDK_WINDOW_MAX		(16u << 10)
 #define VMDK_BLOCK_SIZE		(64u << 10)	/* of flat images, at most */
@@ -58,7 +59,7 @@ struct vmdk_extent {
 	/* SPARSE */
 	struct vmdk_header h;
 	enum vmdk_mark mark;
-	struct vmdk_space space;	/* when open for writing */
+	struct space space;	/* when open for writing */
 	uint64_t gt_next, gt_end;	/* room for new grain tables */
 };
 
@@ -77,7 +78,7 @@ struct vmdk {
 	struct vmdk_extent *extents;
 	uint32_t nr_extents;
 	enum vmdk_mark mark;	/* of the content ID */
-	struct vmdk_runs runs;
+	struct runs runs;
 	uint64_t next_first, next_count;	/* of the last run, to foresee */
 	/* For ->read(): one thread. */
 	z_stream zlib;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* runs.c - blocks that have a place no table refers to yet. */
-#include "runs.h"
+#include <common/runs.h>
 
 #include <common/num.h>
 
@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-int vmdk_runs_init(struct vmdk_runs *r, size_t max, uint32_t block_size)
+int runs_init(struct runs *r, size_t max, uint32_t block_size)
 {
 	memset(r, 0, sizeof(*r));
 	r->run = calloc(max, sizeof(*r->run));
@@ -17,19 +17,19 @@ int vmdk_runs_init(struct vmdk_runs *r, size_t max, uint32_t block_size)
 	return r->run ? 0 : -ENOMEM;
 }
 
-void vmdk_runs_free(struct vmdk_runs *r)
+void runs_free(struct runs *r)
 {
 	free(r->run);
 	r->run = NULL;
 }
 
-static uint64_t end_of(const struct vmdk_run *run)
+static uint64_t end_of(const struct run *run)
 {
 	return run->first + run->count;
 }
 
 /* Index of the first run that ends behind block. */
-static size_t lower(const struct vmdk_runs *r, uint64_t block)
+static size_t lower(const struct runs *r, uint64_t block)
 {
 	size_t lo = 0, hi = r->nr;
 
@@ -44,43 +44,42 @@ static size_t lower(const struct vmdk_runs *r, uint64_t block)
 	return lo;
 }
 
-const struct vmdk_run *vmdk_runs_find(const struct vmdk_runs *r,
-				      uint64_t block)
+const struct run *runs_find(const struct runs *r, uint64_t block)
 {
 	size_t i = lower(r, block);
 
 	return i < r->nr && r->run[i].first <= block ? &r->run[i] : NULL;
 }
 
-uint64_t vmdk_runs_next(const struct vmdk_runs *r, uint64_t block)
+uint64_t runs_next(const struct runs *r, uint64_t block)
 {
 	size_t i = lower(r, block);
 
 	return i < r->nr ? num_max(r->run[i].first, block) : UINT64_MAX;
 }
 
-static void delete_at(struct vmdk_runs *r, size_t i)
+static void delete_at(struct runs *r, size_t i)
 {
 	r->nr--;
 	memmove(&r->run[i], &r->run[i + 1], (r->nr - i) * sizeof(*r->run));
 }
 
 /* Somebody must go; not always the same part of the disk. */
-static void forget_one(struct vmdk_runs *r)
+static void forget_one(struct runs *r)
 {
 	r->victim = (r->victim + 1) % r->nr;
 	delete_at(r, r->victim);
 }
 
-static bool continues(const struct vmdk_runs *r, const struct vmdk_run *a,
-		      const struct vmdk_run *b)
+static bool continues(const struct runs *r, const struct run *a,
+		      const struct run *b)
 {
-	return end_of(a) == b->first && a->zero == b->zero &&
-	       a->file == b->file &&
+	return end_of(a) == b->first && a->file == b->file &&
+	       a->source == b->source && a->cookie == b->cookie &&
 	       a->offset + a->count * r->block_size == b->offset;
 }
 
-void vmdk_runs_add(struct vmdk_runs *r, const struct vmdk_run *run)
+void runs_add(struct runs *r, const struct run *run)
 {
 	size_t i;
 
@@ -97,10 +96,10 @@ void vmdk_runs_add(struct vmdk_runs *r, const struct vmdk_run *run)
 }
 
 /* The part of run behind block; empty when there is none. */
-static struct vmdk_run tail_from(const struct vmdk_runs *r,
-				 const struct vmdk_run *run, uint64_t block)
+static struct run tail_from(const struct runs *r, const struct run *run,
+			    uint64_t block)
 {
-	struct vmdk_run tail = *run;
+	struct run tail = *run;
 	uint64_t skip = num_min(block - run->first, run->count);
 
 	tail.first += skip;
@@ -109,11 +108,11 @@ static struct vmdk_run tail_from(const struct vmdk_runs *r,
 	return tail;
 }
 
-bool vmdk_runs_take(struct vmdk_runs *r, uint64_t first, uint64_t end,
-		    struct vmdk_run *piece)
+bool runs_take(struct runs *r, uint64_t first, uint64_t end,
+	       struct run *piece)
 {
 	size_t i = lower(r, first);
-	struct vmdk_run run, tail;
+	struct run run, tail;
 
 	if (i == r->nr || r->run[i].first >= end)
 		return false;
@@ -125,6 +124,6 @@ bool vmdk_runs_take(struct vmdk_runs *r, uint64_t first, uint64_t end,
 	if (!r->run[i].count)
 		delete_at(r, i);
 	if (tail.count)
-		vmdk_runs_add(r, &tail);
+		runs_add(r, &tail);
 	return true;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* space.c - which parts of a sparse extent's file are in use. */
-#include "space.h"
+/* space.c - which parts of an image's file are in use. */
+#include <common/space.h>
 
 #include <common/bits.h>
 #include <common/num.h>
@@ -9,13 +9,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-static uint64_t bytes(const struct vmdk_space *s)
+static uint64_t bytes(const struct space *s)
 {
 	return num_div_up(s->max, 8);
 }
 
-int vmdk_space_init(struct vmdk_space *s, uint32_t unit, uint64_t end,
-		    uint64_t max)
+int space_init(struct space *s, uint32_t unit, uint64_t end, uint64_t max)
 {
 	memset(s, 0, sizeof(*s));
 	s->unit = unit;
@@ -28,7 +27,7 @@ int vmdk_space_init(struct vmdk_space *s, uint32_t unit, uint64_t end,
 	return s->taken && s->ref && s->freed && s->freeing ? 0 : -ENOMEM;
 }
 
-void vmdk_space_free(struct vmdk_space *s)
+void space_free(struct space *s)
 {
 	free(s->taken);
 	free(s->ref);
@@ -37,7 +36,7 @@ void vmdk_space_free(struct vmdk_space *s)
 	memset(s, 0, sizeof(*s));
 }
 
-void vmdk_space_ready(struct vmdk_space *s)
+void space_ready(struct space *s)
 {
 	memcpy(s->taken, s->ref, bytes(s));
 	s->nr_taken = bits_count(s->taken, 0, s->end);
@@ -45,48 +44,55 @@ void vmdk_space_ready(struct vmdk_space *s)
 
 /* --- Find and give -------------------------------------------------------- */
 
-static uint64_t find_from(const struct vmdk_space *s, uint64_t from,
-			  uint64_t to, uint64_t want, uint64_t *unit)
-{
-	*unit = bits_next_clear(s->taken, from, to);
-	if (*unit == to)
-		return 0;
-	return bits_next_set(s->taken, *unit, num_min(*unit + want, to)) -
-	       *unit;
-}
-
-uint64_t vmdk_space_find(struct vmdk_space *s, uint64_t want, uint64_t *unit)
+static uint64_t find_from(const struct space *s, uint64_t from, uint64_t to,
+			  uint64_t min, uint64_t want, uint64_t *unit)
 {
 	uint64_t n;
 
-	if (s->nr_taken == s->end)
+	while (from < to) {
+		*unit = bits_next_clear(s->taken, from, to);
+		n = bits_next_set(s->taken, *unit, num_min(*unit + want, to)) -
+		    *unit;
+		if (n >= min)
+			return n;
+		from = *unit + num_max(n, 1);
+	}
+	return 0;
+}
+
+uint64_t space_find(const struct space *s, uint64_t min, uint64_t want,
+		    uint64_t *unit)
+{
+	uint64_t n;
+
+	if (s->end - s->nr_taken < min)
 		return 0;
-	n = find_from(s, s->cursor, s->end, want, unit);
+	n = find_from(s, s->cursor, s->end, min, want, unit);
 	if (!n)
-		n = find_from(s, 0, s->cursor, want, unit);
+		n = find_from(s, 0, s->cursor, min, want, unit);
 	return n;
 }
 
-void vmdk_space_give(struct vmdk_space *s, uint64_t unit, uint64_t count)
+void space_give(struct space *s, uint64_t unit, uint64_t count)
 {
 	bits_set_run(s->taken, unit, count);
 	s->nr_taken += count;
 	s->cursor = unit + count < s->end ? unit + count : 0;
 }
 
-static void release(struct vmdk_space *s, uint64_t unit)
+static void release(struct space *s, uint64_t unit)
 {
 	bits_clear(s->taken, unit);
 	s->nr_taken--;
 }
 
-static bool is_idle(const struct vmdk_space *s, uint64_t unit)
+static bool is_idle(const struct space *s, uint64_t unit)
 {
 	return !bits_test(s->ref, unit) && !bits_test(s->freed, unit) &&
 	       !bits_test(s->freeing, unit);
 }
 
-void vmdk_space_return(struct vmdk_space *s, uint64_t unit, uint64_t count)
+void space_return(struct space *s, uint64_t unit, uint64_t count)
 {
 	for (; count; unit++, count--) {
 		if (bits_test(s->taken, unit) && is_idle(s, unit))
@@ -96,12 +102,12 @@ void vmdk_space_return(struct vmdk_space *s, uint64_t unit, uint64_t count)
 
 /* --- Use and drop --------------------------------------------------------- */
 
-bool vmdk_space_may_use(const struct vmdk_space *s, uint64_t unit)
+bool space_may_use(const struct space *s, uint64_t unit)
 {
 	return unit < s->end && is_idle(s, unit);
 }
 
-void vmdk_space_use(struct vmdk_space *s, uint64_t unit)
+void space_use(struct space *s, uint64_t unit)
 {
 	if (!bits_test(s->taken, unit))
 		s->nr_taken++;
@@ -109,7 +115,7 @@ void vmdk_space_use(struct vmdk_space *s, uint64_t unit)
 	bits_set_run(s->ref, unit, 1);
 }
 
-void vmdk_space_drop(struct vmdk_space *s, uint64_t unit)
+void space_drop(struct space *s, uint64_t unit)
 {
 	bits_clear(s->ref, unit);
 	bits_set(s->freed, unit);
@@ -118,7 +124,7 @@ void vmdk_space_drop(struct vmdk_space *s, uint64_t unit)
 
 /* --- Commit --------------------------------------------------------------- */
 
-static void take_over(struct vmdk_space *s)
+static void take_over(struct space *s)
 {
 	uint8_t *bits = s->freed;
 
@@ -129,7 +135,7 @@ static void take_over(struct vmdk_space *s)
 }
 
 /* A commit that failed has left its units in freeing: they go with these. */
-static void merge(struct vmdk_space *s)
+static void merge(struct space *s)
 {
 	uint64_t unit = bits_next_set(s->freeing, 0, s->end);
 
@@ -141,7 +147,7 @@ static void merge(struct vmdk_space *s)
 	s->nr_freeing = 0;
 }
 
-void vmdk_space_commit(struct vmdk_space *s)
+void space_commit(struct space *s)
 {
 	if (s->nr_freeing)
 		merge(s);
@@ -149,7 +155,7 @@ void vmdk_space_commit(struct vmdk_space *s)
 		take_over(s);
 }
 
-void vmdk_space_committed(struct vmdk_space *s, bool ok)
+void space_committed(struct space *s, bool ok)
 {
 	uint64_t unit;
 

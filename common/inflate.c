@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include <common/inflate.h>
+
+#include <zlib.h>
+
+#define WINDOW_BITS 12
+
+bool inflate_cluster(const uint8_t *in, size_t in_len, uint8_t *out,
+		     size_t len)
+{
+	z_stream z = {
+		.next_in = (uint8_t *)in,
+		.avail_in = (uInt)in_len,
+		.next_out = out,
+		.avail_out = (uInt)len,
+	};
+	int ret;
+
+	if (inflateInit2(&z, -WINDOW_BITS) != Z_OK)
+		return false;
+	ret = inflate(&z, Z_FINISH);
+	inflateEnd(&z);
+	return !z.avail_out && (ret == Z_STREAM_END || ret == Z_BUF_ERROR ||
+				ret == Z_OK);
+}
