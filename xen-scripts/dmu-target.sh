@@ -30,10 +30,10 @@ dmu_option()
 	base-format) dmu_base_format=$2 ;;
 	create.?*) dmu_create+=(-o "${1#create.}=$2") ;;
 	open.?*) dmu_cowd+=(-o "${1#open.}=$2") ;;
-	allow-backing | policy | no-space | map-memory | cache-size) dmu_cowd+=("--$1" "$2") ;;
+	allow-backing | allow-write | policy | no-space | map-memory | cache-size) dmu_cowd+=("--$1" "$2") ;;
 	*)
 		dmu_error="target=$dmu_target: $1 is no option; there are size, block-size, base-format, \
-create.NAME, open.NAME, allow-backing, policy, no-space, map-memory and cache-size"
+create.NAME, open.NAME, allow-backing, allow-write, policy, no-space, map-memory and cache-size"
 		return 1
 		;;
 	esac

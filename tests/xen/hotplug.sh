@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Disks come and go while a guest runs, also in domain 0; a guest writes while cowd is
-# killed and served again.
+# killed and started again.
 #
 # hotplug.sh [STEP...]: only these of its steps, such as plugs
 # shellcheck source=tests/xen/lib.sh
@@ -41,20 +41,68 @@ plugs()
 	ok "attached and detached $times times"
 }
 
+# What domain 0 reads and writes of the golden image through /dev/xvdd.
+uses_xvdd()
+{
+	until_true 60 test -b /dev/xvdd || die "no /dev/xvdd in domain 0"
+	mkdir -p mnt
+	mount -t ext4 /dev/xvdd mnt || die "mount in domain 0"
+	(cd mnt && sha256sum --quiet -c sums) || fail "domain 0 reads other files"
+	echo written >mnt/name || fail "domain 0 cannot write"
+	umount mnt
+}
+
+lets_go()
+{
+	xl block-detach 0 xvdd || fail "block-detach 0"
+	until_true 60 test ! -b /dev/xvdd || fail "detached, and /dev/xvdd is there"
+	until_true 60 no_cowd
+	nothing_left "$1"
+}
+
 # As blktap's users mounted images.
 domain_0()
 {
 	modprobe xen-blkfront || die "no xen-blkfront"
 	dmu-xl block-attach 0 "dmu:dscow:$work/zero.dscow:$work/golden.img" /dev/xvdd w || die "block-attach 0"
-	until_true 30 test -b /dev/xvdd || die "no /dev/xvdd in domain 0"
-	mkdir -p mnt
-	mount -t ext4 /dev/xvdd mnt || die "mount in domain 0"
-	(cd mnt && sha256sum --quiet -c sums) || fail "domain 0 reads other files"
-	umount mnt
-	xl block-detach 0 xvdd || fail "block-detach 0"
-	nothing_left "domain 0"
-	until_true 10 test ! -b /dev/xvdd || fail "detached, and /dev/xvdd is there"
+	uses_xvdd
+	lets_go "domain 0"
 	ok "attached to domain 0"
+}
+
+# The program in the script's place, called by xl.
+by_the_shim()
+{
+	modprobe xen-blkfront || die "no xen-blkfront"
+	xl block-attach 0 "vdev=xvdd,access=w,script=block-dmu-shim,target=dscow:$work/shim.dscow:$work/golden.img" ||
+		die "block-attach 0"
+	uses_xvdd
+	lets_go "the shim"
+	xl block-attach 0 "vdev=xvdd,access=w,script=block-dmu-shim,target=dscow:$work/none.dscow" >out 2>&1 &&
+		fail "attaches what is not there"
+	grep -q 'name its base after it' out || fail "xl does not say so: $(cat out)"
+	xl block-detach 0 xvdd || fail "block-detach of what was refused"
+	nothing_left "the shim refuses"
+	ok "by block-dmu-shim; $(grep -m 1 -o '[^ ]* does not exist; .*' out)"
+}
+
+# Without scripts: xl is told to run none, and the shim sees by itself what comes and goes.
+watched()
+{
+	local watcher before_log
+	modprobe xen-blkfront || die "no xen-blkfront"
+	echo run_hotplug_scripts=0 >>/etc/xen/xl.conf
+	xenstore-rm libxl/disable_udev 2>/dev/null
+	/etc/xen/scripts/block-dmu-shim watch &
+	watcher=$!
+	before_log=$(wc -c </var/log/xen/xen-hotplug.log)
+	dmu-xl block-attach 0 "dmu:dscow:$work/watched.dscow:$work/golden.img,xvdd,w" || die "block-attach 0"
+	uses_xvdd
+	lets_go "watched"
+	[ "$(wc -c </var/log/xen/xen-hotplug.log)" = "$before_log" ] || fail "a script ran"
+	kill "$watcher"
+	sed -i '$d' /etc/xen/xl.conf
+	ok "without scripts, watched by block-dmu-shim"
 }
 
 # Two disks on one image.  What xl wrote for a disk that was refused goes by block-detach.
@@ -71,10 +119,15 @@ refuses_a_second()
 	ok "$(grep -m 1 'in use' out)"
 }
 
+served_by_another()
+{
+	cowctl list | grep -q "^$device .*running" && [ "$(jq -r .worker "/run/cowd/$device.json")" != "$worker" ]
+}
+
 # Each round of the guest writes a file of its own, overwrites a common one, and flushes.
 writes_without_cowd()
 {
-	local device round
+	local device round worker
 	guest writer pv "'dmu:dscow:$work/writer.dscow:$work/golden.img,xvda,w'" <<-'END'
 	waits 20 test -b /dev/xvda
 	mount -t ext4 /dev/xvda /mnt || bad mount
@@ -93,14 +146,14 @@ writes_without_cowd()
 	device=xen-$(xl domid writer)-51712
 	for round in 3 12; do
 		until_true 60 says writer "round $round" || die "the guest does not write"
+		worker=$(jq -r .worker "/run/cowd/$device.json")
 		# shellcheck disable=SC2046 # numbers
 		kill -9 $(jq -r '.pid, .worker' "/run/cowd/$device.json")
-		until_true 20 test -z "$(ps -C cowd -o pid=)"
-		sleep 1
+		until_true 60 served_by_another || die "nobody serves it again: $(cowctl list; tail -n 5 /var/log/xen/xen-hotplug.log)"
 		gone writer && die "the guest died with cowd"
-		dd if="/dev/mapper/$device" of=/dev/null bs=64k count=1 status=none || fail "the device does not go on"
-		cowd --recover "$device" || die "cowd --recover"
 	done
+	[ "$(grep -c "^cowctl: $device: its cowd .* died" /var/log/xen/xen-hotplug.log)" = 2 ] ||
+		fail "the log does not say what happened: $(tail -n 5 /var/log/xen/xen-hotplug.log)"
 	ends writer
 	nothing_left writer
 	dscow_tool -k writer.dscow || fail "the overlay's check says $?"
@@ -110,10 +163,10 @@ writes_without_cowd()
 	(cd mnt && sha256sum --quiet -c written && sha256sum --quiet -c sums) || fail "the guest's writes are not there"
 	umount mnt
 	cowctl stop seen
-	ok "a guest writes while cowd is killed and served again"
+	ok "a guest writes while cowd is killed, twice, and started again by itself"
 }
 
-[ $# -gt 0 ] || set -- plugs domain_0 refuses_a_second writes_without_cowd
+[ $# -gt 0 ] || set -- domain_0 by_the_shim refuses_a_second plugs writes_without_cowd watched
 for step; do
 	$step
 done

@@ -145,6 +145,9 @@ ends()
 
 no_backend() { [ -z "$(xenstore-ls /local/domain/0/backend/vbd 2>/dev/null)" ]; }
 
+no_cowd() { [ -z "$(ps -C cowd -o pid=)" ]; }
+no_keeper() { [ -z "$(ps -C cowctl -o pid=)" ]; }
+
 # Nothing of what block-dmu and cowd make: dm, loop, processes, records, xenstore, locks.
 nothing_left()
 {
@@ -156,6 +159,8 @@ nothing_left()
 	[ -z "$left" ] || fail "$1: left the loop device $left"
 	left=$(ps -C cowd -o pid=)
 	[ -z "$left" ] || fail "$1: left processes $left"
+	# It notices the end of its device by itself.
+	until_true 30 no_keeper || fail "$1: left a cowctl keep"
 	left=$(ls -A /run/cowd /run/xen-hotplug 2>/dev/null | grep -v '^/\|^$')
 	[ -z "$left" ] || fail "$1: left $left"
 	left=$(ls -d "${TMPDIR:-/tmp}"/dmu-xl.* 2>/dev/null)

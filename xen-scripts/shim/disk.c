@@ -1,0 +1,359 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The work of the script block-dmu, whose order and sentences these are, too:
+ * test-script.sh holds both to the same.
+ *
+ * What must hold: a device and its nodes in xenstore change only under the lock
+ * that the scripts of Xen take for it; whatever was done before, add and remove
+ * can be done again.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <syslog.h>
+#include <time.h>
+#include <unistd.h>
+#include <xenstore.h>
+
+#include "disk.h"
+#include "paths.h"
+#include "target.h"
+#include "words.h"
+
+#define REMOVE_TRIES	100	/* of REMOVE_MS: xen-blkback lets go a moment later */
+#define REMOVE_MS	200
+
+struct disk {
+	struct xs_handle *xs;
+	const char *path;	/* in xenstore */
+	char *name;		/* of the device */
+	struct target target;
+	bool read_only;
+	char *lock_path;
+	int lock;
+};
+
+enum state { NONE, DEAD, ALIVE };
+
+/* ---- xenstore ------------------------------------------------------------ */
+
+/* NULL: there is none. */
+static char *node(const struct disk *d, const char *key)
+{
+	unsigned int len;
+
+	return xs_read(d->xs, XBT_NULL, text("%s/%s", d->path, key), &len);
+}
+
+static int set_node(const struct disk *d, const char *key, const char *value)
+{
+	if (xs_write(d->xs, XBT_NULL, text("%s/%s", d->path, key), value,
+		     (unsigned int)strlen(value)))
+		return 0;
+	return errno ? -errno : -EIO;
+}
+
+static int fatal(const struct disk *d, const char *sentence)
+{
+	set_node(d, "hotplug-error", sentence);
+	set_node(d, "hotplug-status", "error");
+	syslog(LOG_ERR, "%s: %s", d->name, sentence);
+	return -EIO;
+}
+
+/* ---- lock ---------------------------------------------------------------- */
+
+static bool is_at_path(int fd, const char *path)
+{
+	struct stat here, there;
+
+	return !fstat(fd, &here) && !stat(path, &there) &&
+	       here.st_ino == there.st_ino && here.st_dev == there.st_dev;
+}
+
+/* Who has the lock may remove the file: so it counts only while it is at its path. */
+static int lock(struct disk *d)
+{
+	int err;
+
+	mkdir(LOCKS, 0755);
+	d->lock_path = text("%s/block-dmu-%s", LOCKS, d->name);
+	for (;;) {
+		d->lock = open(d->lock_path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+		if (d->lock < 0)
+			return -errno;
+		err = flock(d->lock, LOCK_EX) ? -errno : 0;
+		if (!err && is_at_path(d->lock, d->lock_path))
+			return 0;
+		close(d->lock);
+		d->lock = -1;
+		if (err && err != -EINTR)
+			return err;
+	}
+}
+
+static void unlock(struct disk *d)
+{
+	if (d->lock < 0)
+		return;
+	unlink(d->lock_path);
+	close(d->lock);
+	d->lock = -1;
+}
+
+/* ---- the device ---------------------------------------------------------- */
+
+static enum state state_of(const char *name)
+{
+	struct words status = { { "cowctl", "status", name, NULL }, 3, false };
+	char said[SAID_MAX];
+	size_t len = strlen(name);
+
+	if (run(&status, RUN_STDOUT, said) < 0 || strncmp(said, name, len) ||
+	    said[len] != ':')
+		return NONE;
+	return strncmp(said + len, ": dead\n", 7) ? ALIVE : DEAD;
+}
+
+/* What @command said, or what became of it if it said nothing. */
+static const char *reason(const struct words *command, const char *said, int ret)
+{
+	if (said[0])
+		return said;
+	if (ret < 0)
+		return text("%s cannot be run: %s", command->word[0], strerror(-ret));
+	return text("%s ended with status %d", command->word[0], ret);
+}
+
+/* Another may make it at the same time: it appears when it is whole. */
+static int make_image(struct disk *d)
+{
+	struct words command;
+	char said[SAID_MAX];
+	int ret;
+
+	if (!access(d->target.image, F_OK))
+		return 0;
+	if (target_make_command(&d->target, &command))
+		return fatal(d, d->target.error);
+	ret = run(&command, RUN_STDERR, said);
+	if (!access(d->target.image, F_OK))
+		return 0;
+	return fatal(d, reason(&command, said, ret));
+}
+
+/* What cowimg says that @d's image is an overlay over; NULL: over nothing. */
+static char *backing_of(const struct disk *d)
+{
+	struct words info = { { "cowimg", "info", "-f", d->target.format,
+				d->target.image, NULL }, 5, false };
+	static char said[SAID_MAX];
+	char *line, *end, *folder;
+
+	if (run(&info, RUN_STDOUT, said) < 0)
+		return NULL;
+	line = !strncmp(said, "Backing:", 8) ? said : strstr(said, "\nBacking:");
+	if (!line)
+		return NULL;
+	line += strcspn(line, ":") + 1;
+	line += strspn(line, " ");
+	line[strcspn(line, "\n")] = '\0';
+	end = strrchr(line, '(');	/* the format comes last */
+	if (end && end > line)
+		end[-1] = '\0';
+	if (line[0] == '/')
+		return line;
+	folder = dirname(text("%s", d->target.image));
+	return text("%s/%s", folder, line);
+}
+
+/* What the image says of its base must be what the disk's line says. */
+static int check_base(struct disk *d)
+{
+	struct stat says, is;
+	char *below;
+
+	if (!d->target.base)
+		return 0;
+	below = backing_of(d);
+	if (!below)
+		return 0;
+	if (!stat(below, &says) && !stat(d->target.base, &is) &&
+	    says.st_dev == is.st_dev && says.st_ino == is.st_ino)
+		return 0;
+	return fatal(d, text("%s is an overlay over %s and not over %s; correct the disk's line",
+			     d->target.image, below, d->target.base));
+}
+
+/* As systemd reads a list of paths. */
+static char *quoted(const char *path)
+{
+	char *out = calloc(1, 2 * strlen(path) + 3), *p = out;
+
+	if (!out)
+		abort();
+	*p++ = '"';
+	for (; *path; path++) {
+		if (*path == '"' || *path == '\\')
+			*p++ = '\\';
+		*p++ = *path;
+	}
+	*p = '"';
+	return out;
+}
+
+/*
+ * Under systemd what outlives us gets a unit of its own: it ends after the
+ * guests, and before the file systems of the images are unmounted.
+ */
+static void add_unit(const struct disk *d, const char *unit, struct words *command)
+{
+	memset(command, 0, sizeof(*command));
+	if (access(SYSTEMD, F_OK))
+		return;
+	words_add(command, "systemd-run");
+	words_add(command, "--quiet");
+	words_add(command, "--scope");
+	words_add(command, "--collect");
+	words_add(command, text("--unit=%s", unit));
+	words_add(command, "--property=Before=xendomains.service libvirt-guests.service");
+	words_add(command, text("--property=RequiresMountsFor=%s",
+				quoted(d->target.image)));
+}
+
+static void keep(const struct disk *d)
+{
+	static const struct words words = {
+		{ "setsid", "-f", "cowctl", "keep", NULL }, 4, false };
+	struct words command;
+
+	add_unit(d, text("cowd-%s-keep", d->name), &command);
+	words_add_all(&command, &words);
+	words_add(&command, d->name);
+	if (run(&command, RUN_STDERR, NULL))
+		syslog(LOG_ERR, "%s: cowctl keep did not start, so nobody restarts its cowd",
+		       d->name);
+}
+
+static int serve(struct disk *d)
+{
+	struct words command, cowd;
+	char said[SAID_MAX];
+	int err;
+
+	if (state_of(d->name) == ALIVE)
+		return 0;
+	err = make_image(d);
+	if (!err)
+		err = check_base(d);
+	if (err)
+		return err;
+	add_unit(d, text("cowd-%s", d->name), &command);
+	target_cowd_command(&d->target, d->name, d->read_only, &cowd);
+	words_add_all(&command, &cowd);
+	if (command.too_many)
+		return fatal(d, text("target=%s: has too many options", d->target.text));
+	err = run(&command, RUN_STDERR, said);
+	if (state_of(d->name) != ALIVE)
+		return fatal(d, reason(&command, said, err));
+	keep(d);
+	return 0;
+}
+
+/* ---- what is asked for --------------------------------------------------- */
+
+static int connect_nodes(struct disk *d)
+{
+	char *device = text("%s%s", DEVICES, d->name);
+	struct stat st;
+	int err;
+
+	if (stat(device, &st))
+		return fatal(d, text("%s: %s", device, strerror(errno)));
+	err = set_node(d, "node", device);
+	if (!err)
+		err = set_node(d, "physical-device",
+			       text("%x:%x", major(st.st_rdev), minor(st.st_rdev)));
+	if (!err)
+		err = set_node(d, "physical-device-path", device);
+	if (!err)
+		err = set_node(d, "hotplug-status", "connected");
+	if (err)
+		return fatal(d, text("%s: cannot be written to xenstore: %s",
+				     d->path, strerror(-err)));
+	return 0;
+}
+
+/* One name for one disk of one domain, so that remove needs to know nothing else. */
+static int disk_init(struct disk *d, struct xs_handle *xs, const char *path)
+{
+	const char *from = strstr(path, "vbd/");
+	char *p;
+
+	memset(d, 0, sizeof(*d));
+	d->xs = xs;
+	d->path = path;
+	d->lock = -1;
+	d->name = text("xen-%s", from ? from + 4 : "");
+	for (p = d->name; *p; p++)
+		if (*p == '/')
+			*p = '-';
+	return from ? 0 : -EINVAL;
+}
+
+int disk_add(struct xs_handle *xs, const char *path)
+{
+	struct disk d;
+	char *params, *mode;
+	int err;
+
+	if (disk_init(&d, xs, path))
+		return fatal(&d, text("%s: is no path of a disk", path));
+	params = node(&d, "params");
+	mode = node(&d, "mode");
+	d.read_only = !mode || !strchr(mode, 'w');
+	if (target_parse(&d.target, params ? params : ""))
+		return fatal(&d, d.target.error);
+	err = lock(&d);
+	if (err)
+		return fatal(&d, text("%s: %s", d.lock_path, strerror(-err)));
+	err = serve(&d);
+	if (!err)
+		err = connect_nodes(&d);
+	unlock(&d);
+	return err;
+}
+
+int disk_remove(struct xs_handle *xs, const char *path)
+{
+	struct words command = { { "cowctl", "stop", NULL }, 2, false };
+	const struct timespec pause = { 0, REMOVE_MS * 1000000L };
+	char said[SAID_MAX];
+	struct disk d;
+	int i, status = 0, err;
+
+	err = disk_init(&d, xs, path);
+	if (!err)
+		err = lock(&d);
+	if (err)
+		return err;
+	words_add(&command, d.name);
+	for (i = 0; i < REMOVE_TRIES; i++) {
+		status = run(&command, RUN_STDERR, said);
+		if (!strstr(said, "in use"))
+			break;
+		nanosleep(&pause, NULL);
+	}
+	unlock(&d);
+	/* 3: there is no such device. */
+	if (status && status != 3)
+		syslog(LOG_ERR, "%s: %s", d.name, said);
+	return 0;
+}

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * A xenstore of files for test-script.sh, below the folder $STORE; watches are told
+ * by lines of the FIFO $WORK/events.  Writing a node is refused while there is
+ * $WORK/refuse-KEY.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xenstore.h>
+
+#include "words.h"
+
+struct xs_handle {
+	FILE *events;
+	char *first;		/* xenstore tells each watch once at the beginning */
+};
+
+static const char *file_of(const char *path)
+{
+	return text("%s/%s", getenv("STORE"), path);
+}
+
+struct xs_handle *xs_open(unsigned long flags)
+{
+	return calloc(1, sizeof(struct xs_handle));
+}
+
+void xs_close(struct xs_handle *xs)
+{
+	free(xs);
+}
+
+void *xs_read(struct xs_handle *xs, xs_transaction_t t, const char *path,
+	      unsigned int *len)
+{
+	int fd = open(file_of(path), O_RDONLY | O_CLOEXEC);
+	char *value = calloc(1, 4096);
+	ssize_t n = fd < 0 ? -1 : read(fd, value, 4095);
+
+	if (fd >= 0)
+		close(fd);
+	if (n < 0) {
+		free(value);
+		return NULL;
+	}
+	*len = (unsigned int)n;
+	return value;
+}
+
+static void make_folders(char *path)
+{
+	char *p;
+
+	for (p = strchr(path + 1, '/'); p; p = strchr(p + 1, '/')) {
+		*p = '\0';
+		mkdir(path, 0755);
+		*p = '/';
+	}
+}
+
+bool xs_write(struct xs_handle *xs, xs_transaction_t t, const char *path,
+	      const void *data, unsigned int len)
+{
+	char *file = text("%s", file_of(path));
+	int fd;
+	bool ok;
+
+	errno = EACCES;
+	if (!access(text("%s/refuse-%s", getenv("WORK"), strrchr(path, '/') + 1), F_OK))
+		return false;
+	make_folders(file);
+	fd = open(file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	if (fd < 0)
+		return false;
+	ok = write(fd, data, len) == (ssize_t)len;
+	close(fd);
+	return ok;
+}
+
+/* One block of memory, as the real one. */
+char **xs_directory(struct xs_handle *xs, xs_transaction_t t, const char *path,
+		    unsigned int *num)
+{
+	char *block = calloc(64, sizeof(char *) + 64);
+	char **list = (char **)block;
+	DIR *dir = opendir(file_of(path));
+	struct dirent *entry;
+
+	*num = 0;
+	while (dir && *num < 64 && (entry = readdir(dir))) {
+		if (entry->d_name[0] == '.')
+			continue;
+		list[*num] = block + 64 * sizeof(char *) + 64 * *num;
+		snprintf(list[*num], 64, "%.63s", entry->d_name);
+		++*num;
+	}
+	if (dir)
+		closedir(dir);
+	return list;
+}
+
+bool xs_watch(struct xs_handle *xs, const char *path, const char *token)
+{
+	xs->events = fopen(text("%s/events", getenv("WORK")), "re");
+	xs->first = text("%s", path);
+	return xs->events;
+}
+
+char **xs_read_watch(struct xs_handle *xs, unsigned int *num)
+{
+	char **list = calloc(1, 2 * sizeof(char *) + 256);
+	char *line = (char *)(list + 2);
+
+	list[XS_WATCH_PATH] = line;
+	list[XS_WATCH_TOKEN] = line + 255;
+	*num = 2;
+	if (xs->first) {
+		snprintf(line, 256, "%s", xs->first);
+		xs->first = NULL;
+		return list;
+	}
+	if (!fgets(line, 256, xs->events)) {
+		free(list);
+		return NULL;
+	}
+	line[strcspn(line, "\n")] = '\0';
+	return list;
+}

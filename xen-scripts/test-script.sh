@@ -1,0 +1,525 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# test-script.sh [DIR | PROGRAM]: block-dmu as Xen's toolstack runs it, with a xenstore of
+# files and programs that note what they were called with. Xen's helpers are those of
+# this file, or the real ones in DIR (/etc/xen/scripts of a Xen host): both must do. So
+# must PROGRAM, which is block-dmu-shim with paths below the current folder.
+set -u
+
+src=$(cd "${srcdir:-$(dirname "$0")}" && pwd)
+helpers='' shim=''
+if [ -d "${1:-}" ]; then
+	helpers=$1
+elif [ $# -gt 0 ]; then
+	shim=$(realpath "$1")
+fi
+work=$(mktemp -d)
+watcher=
+trap '[ -z "$watcher" ] || kill "$watcher"; rm -rf "$work"' EXIT
+cd "$work" || exit 1
+mkdir -p bin xen devices images dev/mapper var/run/xen-hotplug var/log/xen run/systemd
+mapper=$work/dev/mapper locks=$work/var/run/xen-hotplug systemd=$work/run/systemd/system
+log=$work/var/log/xen/xen-hotplug.log
+[ -z "$shim" ] || mapper=./dev/mapper
+export WORK=$work STORE=$work/store
+failed=0
+
+fail()
+{
+	echo "FAIL: $what: $*"
+	failed=1
+}
+
+# program NAME: its text comes from standard input.
+program()
+{
+	{ echo '#!/bin/bash'; cat; } >"bin/$1"
+	chmod +x "bin/$1"
+}
+
+# ---- Xen -------------------------------------------------------------------
+
+program xenstore-read <<'END_PROGRAM'
+for path; do
+	cat "$STORE/$path" 2>/dev/null || { echo "xenstore-read: couldn't read path $path" >&2; exit 1; }
+	echo
+done
+END_PROGRAM
+
+program xenstore-write <<'END_PROGRAM'
+while [ $# -ge 2 ]; do
+	[ ! -e "$WORK/refuse-${1##*/}" ] || exit 1
+	mkdir -p "$STORE/${1%/*}"
+	printf %s "$2" >"$STORE/$1"
+	shift 2
+done
+END_PROGRAM
+
+program logger <<'END_PROGRAM'
+echo "$*" >>"$WORK/syslog"
+END_PROGRAM
+
+# What the scripts of Xen promise: fatal tells xenstore and ends the script, as does
+# each command that fails.
+cat >xen/block-common.sh <<'END_HELPERS'
+set -e
+exec 2>>"$WORK/var/log/xen/xen-hotplug.log"
+export PATH=$WORK/bin:/usr/bin:/bin
+command=$1
+: "${XENBUS_PATH:?}"
+log() { logger -p "daemon.$1" -- "${@:2}"; }
+fatal()
+{
+	xenstore-write "$XENBUS_PATH/hotplug-error" "$*" "$XENBUS_PATH/hotplug-status" error
+	log err "$@"
+	exit 1
+}
+xenstore_read()
+{
+	local value
+	value=$(xenstore-read "$@" || true)
+	[ -n "$value" ] || fatal "xenstore-read $* failed."
+	echo "$value"
+}
+xenstore_write() { xenstore-write "$@" || fatal "Writing $* to xenstore failed."; }
+canonicalise_mode()
+{
+	case $1 in
+	*w*!*) echo ! ;;
+	*w*) echo w ;;
+	*) echo r ;;
+	esac
+}
+write_dev()
+{
+	local numbers
+	numbers=$(stat -L -c %t:%T "$1")
+	xenstore_write "$XENBUS_PATH/physical-device" "$numbers"
+	xenstore_write "$XENBUS_PATH/physical-device-path" "$1"
+	xenstore_write "$XENBUS_PATH/hotplug-status" connected
+}
+claim_lock()
+{
+	exec 200<>"$WORK/var/run/xen-hotplug/$1"
+	flock -x 200
+}
+release_lock() { rm "$WORK/var/run/xen-hotplug/$1"; }
+END_HELPERS
+
+if [ -n "$helpers" ]; then
+	rm xen/block-common.sh
+	cp "$helpers"/*.sh xen/ || exit 1
+	rm -f xen/dmu-target.sh
+	sed -i "s|/var/log/xen/xen-hotplug.log|$log|" xen/xen-hotplug-common.sh
+	sed -i "s|/var/run/xen-hotplug|$locks|" xen/locking.sh
+	sed -i "s|^bindir=.*|bindir=$work/bin|; s|^LIBEXEC_BIN=.*|LIBEXEC_BIN=/none|" xen/hotplugpath.sh
+	for word in "$log:xen-hotplug-common.sh" "$locks:locking.sh" "$work/bin:hotplugpath.sh"; do
+		grep -q "${word%:*}" "xen/${word##*:}" || { echo "FAIL: $helpers/${word##*:} is another than this test knows"; exit 1; }
+	done
+fi
+
+# ---- ours ------------------------------------------------------------------
+
+# The words of a call, in one line of the file calls.
+program note <<'END_PROGRAM'
+IFS='|'
+echo "$*" >>"$WORK/calls"
+END_PROGRAM
+
+# A device is a file with the state of its cowd, and a node.
+program cowd <<'END_PROGRAM'
+note cowd "$@"
+for fd in /proc/$$/fd/*; do
+	case $(readlink "$fd") in */xen-hotplug/*) echo "$fd" >>"$WORK/held" ;; esac
+done
+name=${*: -2:1}
+[ ! -e "$WORK/refuse-cowd" ] || { echo "cowd: $(cat "$WORK/refuse-cowd")" >&2; exit 1; }
+echo running >"$WORK/devices/$name"
+ln -sf /dev/null "$WORK/dev/mapper/$name"
+END_PROGRAM
+
+program cowctl <<'END_PROGRAM'
+case $1 in
+status)
+	[ -e "$WORK/devices/$2" ] || { echo "cowctl: $2: no cowd serves a device of that name" >&2; exit 3; }
+	printf '%s: %s\n  image    /an/image (dscow)\n' "$2" "$(cat "$WORK/devices/$2")"
+	;;
+keep) note cowctl "$@" ;;
+stop)
+	note cowctl "$@"
+	[ -e "$WORK/devices/$2" ] || { echo "cowctl: $2: no cowd serves a device of that name" >&2; exit 3; }
+	[ ! -e "$WORK/used" ] || { rm "$WORK/used"; echo "cowctl: $2 is in use (open 1 times)" >&2; exit 1; }
+	rm "$WORK/devices/$2" "$WORK/dev/mapper/$2"
+	;;
+esac
+END_PROGRAM
+
+program cowimg <<'END_PROGRAM'
+case $1 in
+create)
+	note cowimg "$@"
+	[ ! -e "$WORK/refuse-cowimg" ] || { echo "cowimg: $(cat "$WORK/refuse-cowimg")" >&2; exit 1; }
+	for image; do case $image in /*) last=$image ;; esac; done
+	: >"$last"
+	;;
+info) [ ! -e "$WORK/backing" ] || echo "Backing:  $(cat "$WORK/backing") (raw)" ;;
+esac
+END_PROGRAM
+
+program systemd-run <<'END_PROGRAM'
+note systemd-run "$@"
+while [ "${1#-}" != "$1" ]; do shift; done
+exec "$@"
+END_PROGRAM
+
+sed -e "s|@s*bindir@|$work/bin|g; s|/run/systemd/system|$systemd|; s|/dev/mapper/|$work/dev/mapper/|g" \
+	"$src/block-dmu.in" >xen/block-dmu || exit 1
+cp "$src/dmu-target.sh" xen/
+chmod +x xen/block-dmu
+
+# ---- the test --------------------------------------------------------------
+
+backend=backend/vbd/5/51712
+name=xen-5-51712
+
+# disk MODE TARGET: what xl writes for a disk, and a host on which nothing happened.
+disk()
+{
+	rm -rf store calls syslog refuse-* used backing held run/systemd/* devices/* dev/mapper/* images/*
+	mkdir -p "store/$backend"
+	printf %s "$1" >"store/$backend/mode"
+	printf %s "$2" >"store/$backend/params"
+	: >images/golden
+}
+
+# script add|remove: as the toolstack runs it; what it outlives must be over.
+script()
+{
+	: >calls
+	XENBUS_PATH=$backend timeout 60 "${shim:-xen/block-dmu}" "$1" </dev/null
+}
+
+node() { cat "store/$backend/$1" 2>/dev/null; }
+lines() { [ $# = 0 ] || printf '%s\n' "$@"; }
+
+# calls_are LINE...: what was called, but for what keeps a device, which comes last.
+calls_are()
+{
+	lines "$@" | cmp -s - calls || fail "called: $(cat calls)"
+}
+
+# cowctl keep goes to the background: it may come after the script's end.
+kept()
+{
+	local i
+	for i in $(seq 300); do
+		grep -q "^cowctl|keep|$name\$" calls && break
+		sleep 0.1
+	done
+	[ "$(tail -n 1 calls)" = "cowctl|keep|$name" ] || fail "nobody keeps it: $(cat calls)"
+	sed -i '$d' calls
+}
+
+connected()
+{
+	[ "$(node hotplug-status)" = connected ] || fail "hotplug-status is $(node hotplug-status): $(node hotplug-error)"
+	[ "$(node physical-device)" = 1:3 ] || fail "physical-device is $(node physical-device)"
+	[ "$(node physical-device-path)" = "$mapper/$name" ] || fail "physical-device-path is $(node physical-device-path)"
+	[ "$(node node)" = "$mapper/$name" ] || fail "node is $(node node)"
+	[ -z "$(node hotplug-error)" ] || fail "hotplug-error is $(node hotplug-error)"
+	unlocked
+}
+
+unlocked()
+{
+	[ -z "$(ls "$locks")" ] || fail "left the lock $(ls "$locks")"
+	[ ! -e held ] || fail "cowd holds the lock"
+}
+
+adds()
+{
+	script add || fail "add: status $?: $(node hotplug-error)"
+	kept
+	connected
+}
+
+# refused SENTENCE: add fails and says so; remove does not fail then.
+refused()
+{
+	script add && fail "add does not fail"
+	[ "$(node hotplug-status)" = error ] || fail "hotplug-status is $(node hotplug-status)"
+	[ "$(node hotplug-error)" = "$1" ] || fail "hotplug-error is $(node hotplug-error)"
+	[ "$(node hotplug-error | wc -l)" = 0 ] || fail "more than one line: $(node hotplug-error)"
+	[ -z "$(node physical-device)" ] || fail "physical-device is $(node physical-device)"
+	removes
+}
+
+removes()
+{
+	script remove || fail "remove: status $?"
+	[ -z "$(ls -A devices)$(ls -A dev/mapper)" ] || fail "left $(ls devices dev/mapper)"
+	unlocked
+}
+
+what="a disk over a base"
+disk w "dscow:$work/images/overlay:$work/images/golden"
+adds
+calls_are "cowimg|create|-f|dscow|-b|$work/images/golden|-F|raw|$work/images/overlay" \
+	"cowd|-p|dscow|--allow-backing|$work/images/golden|$name|$work/images/overlay"
+
+what="added twice"
+script add || fail "status $?"
+connected
+calls_are
+
+what="removed, and once more"
+removes
+calls_are "cowctl|stop|$name"
+removes
+calls_are "cowctl|stop|$name"
+
+what="an overlay that exists"
+disk w "dscow:$work/images/overlay:$work/images/golden"
+: >images/overlay
+echo "$work/images/golden" >backing
+adds
+calls_are "cowd|-p|dscow|--allow-backing|$work/images/golden|$name|$work/images/overlay"
+removes
+
+what="an overlay that names its base by a relative path"
+disk w "dscow:$work/images/overlay:$work/images/golden"
+: >images/overlay
+echo golden >backing
+adds
+removes
+
+what="an overlay over another base"
+disk w "dscow:$work/images/overlay:$work/images/golden"
+: >images/overlay
+: >images/other
+echo "$work/images/other" >backing
+refused "$work/images/overlay is an overlay over $work/images/other and not over $work/images/golden; correct the disk's line"
+
+what="a disk to read"
+for mode in r ro; do
+	disk "$mode" "raw:$work/images/golden"
+	adds
+	calls_are "cowd|-p|raw|--read-only|$name|$work/images/golden"
+	removes
+done
+
+what="a disk to write"
+for mode in w rw 'w!'; do
+	disk "$mode" "raw:$work/images/golden"
+	adds
+	calls_are "cowd|-p|raw|$name|$work/images/golden"
+	removes
+done
+
+what="blanks, colons, percent and dollar signs, quotes"
+disk w "dscow:$work/images/an%20over%3Alay%25:$work/images/gold%2C\$HOME%22'\`id\`*"
+: >"images/gold,\$HOME\"'\`id\`*"
+adds
+calls_are "cowimg|create|-f|dscow|-b|$work/images/gold,\$HOME\"'\`id\`*|-F|raw|$work/images/an over:lay%" \
+	"cowd|-p|dscow|--allow-backing|$work/images/gold,\$HOME\"'\`id\`*|$name|$work/images/an over:lay%"
+removes
+
+what="all options"
+disk w "qcow2:$work/images/overlay:$work/images/golden:base-format=qcow:block-size=64k:create.a=b:open.c=d=e:policy=fail:no-space=wait:map-memory=1m:cache-size=2m:allow-backing=/x:allow-write=/y:size=1g"
+adds
+calls_are "cowimg|create|-f|qcow2|-s|64k|-o|a=b|-b|$work/images/golden|-F|qcow|$work/images/overlay|1g" \
+	"cowd|-p|qcow2|-o|c=d=e|--policy|fail|--no-space|wait|--map-memory|1m|--cache-size|2m|--allow-backing|/x|--allow-write|/y|--allow-backing|$work/images/golden|$name|$work/images/overlay"
+removes
+
+what="a host with systemd"
+disk w "raw:$work/images/a%22%5C%20b"
+: >'images/a"\ b'
+mkdir run/systemd/system
+adds
+unit="--property=Before=xendomains.service libvirt-guests.service|--property=RequiresMountsFor=\"$work/images/a\\\"\\\\ b\""
+calls_are "systemd-run|--quiet|--scope|--collect|--unit=cowd-$name|$unit|cowd|-p|raw|$name|$work/images/a\"\\ b" \
+	"cowd|-p|raw|$name|$work/images/a\"\\ b" \
+	"systemd-run|--quiet|--scope|--collect|--unit=cowd-$name-keep|$unit|setsid|-f|cowctl|keep|$name"
+removes
+
+what="a device whose cowd is dead"
+disk w "raw:$work/images/golden"
+adds
+echo dead >devices/$name
+adds
+calls_are "cowd|-p|raw|$name|$work/images/golden"
+removes
+
+what="another disk's device is none of ours"
+disk w "raw:$work/images/golden"
+echo running >devices/xen-5-5171
+echo running >devices/xen-15-51712
+adds
+rm devices/xen-5-5171 devices/xen-15-51712
+removes
+
+what="in use for a moment when it is removed"
+disk w "raw:$work/images/golden"
+adds
+: >used
+removes
+calls_are "cowctl|stop|$name" "cowctl|stop|$name"
+
+what="cowd refuses"
+disk w "raw:$work/images/golden"
+printf '%s\n' "$work/images/golden: is no image" "or so" >refuse-cowd
+refused "cowd: $work/images/golden: is no image or so"
+
+what="cowimg refuses"
+disk w "dscow:$work/images/overlay:$work/images/golden"
+echo "no space for it" >refuse-cowimg
+refused "cowimg: no space for it"
+[ ! -e images/overlay ] || fail "an image is left"
+
+what="no image, and nothing to make it of"
+disk w "dscow:$work/images/overlay"
+refused "$work/images/overlay does not exist; to have it made, name its base after it, or add :size=SIZE"
+
+# makes_no_sense TARGET SENTENCE: nothing is begun for it.
+makes_no_sense()
+{
+	what="the target $1"
+	disk w "$1"
+	refused "target=$1: $2"
+	calls_are "cowctl|stop|$name"
+}
+
+wanted="should be FORMAT:/path/of/image[:/path/of/base][:OPTION=VALUE...]"
+no_percent="a % is not followed by a character's number; write %25 for a percent sign"
+no_base="is neither an absolute path of a base nor OPTION=VALUE; write %3A for a colon in a path"
+makes_no_sense dscow "$wanted"
+makes_no_sense :/a "$wanted"
+makes_no_sense -x:/a:size=1 "$wanted"
+makes_no_sense _x:/a:size=1 "$wanted"
+makes_no_sense ../x:/a:size=1 "$wanted"
+makes_no_sense dscow: "'' is no absolute path of an image"
+makes_no_sense dscow:overlay "'overlay' is no absolute path of an image"
+makes_no_sense dscow:/a: "'' $no_base"
+makes_no_sense dscow:/a:b "'b' $no_base"
+makes_no_sense dscow:/a:/b:/c "'/c' $no_base"
+makes_no_sense dscow:/a:=x "'=x' $no_base"
+makes_no_sense dscow:/a%: "in /a% $no_percent"
+makes_no_sense dscow:/a%4 "in /a%4 $no_percent"
+makes_no_sense dscow:/a%zz: "in /a%zz $no_percent"
+makes_no_sense dscow:/a%00b "in /a%00b $no_percent"
+for option in colour create. open. sizes; do
+	makes_no_sense "dscow:/a:$option=red" "$option is no option; there are size, block-size, base-format, create.NAME, \
+open.NAME, allow-backing, allow-write, policy, no-space, map-memory and cache-size"
+done
+
+what="a disk without a target"
+disk w ""
+refused "target=: should be FORMAT:/path/of/image[:/path/of/base][:OPTION=VALUE...]"
+
+# The script ends with the lock held: who comes after it must not wait for cowd's end.
+what="xenstore refuses when cowd runs"
+disk w "raw:$work/images/golden"
+: >refuse-physical-device
+script add && fail "add does not fail"
+kept
+[ "$(node hotplug-status)" = error ] || fail "hotplug-status is $(node hotplug-status)"
+rm refuse-physical-device
+removes
+
+# ---- watching --------------------------------------------------------------
+
+# tells PATH: xenstore tells the watcher.
+tells() { echo "$1" >&7; }
+
+# until_true COMMAND...
+until_true()
+{
+	local i
+	for i in $(seq 300); do
+		"$@" && return
+		sleep 0.1
+	done
+	fail "waited 30 s for: $*"
+}
+
+is_connected() { [ "$(node hotplug-status)" = connected ]; }
+nothing_served() { [ -z "$(ls devices)" ]; }
+
+# watched SCRIPT: the disk is another's or ours, as its script says.
+watched()
+{
+	disk w "raw:$work/images/golden"
+	: >calls
+	printf %s "$1" >"store/$backend/script"
+}
+
+watches()
+{
+	local script
+	what="watching from before a disk is there"
+	mkfifo events
+	watched /etc/xen/scripts/block-dmu
+	"$shim" watch &
+	watcher=$!
+	exec 7>events
+	until_true is_connected
+	kept
+	connected
+	calls_are "cowd|-p|raw|$name|$work/images/golden"
+	for script in block-dmu-shim /etc/xen/scripts/block-dmu; do
+		what="a disk vanishes, $script"
+		: >calls
+		rm -r "store/$backend"
+		tells "$backend"
+		until_true nothing_served
+		calls_are "cowctl|stop|$name"
+		what="a disk appears, $script"
+		watched "$script"
+		tells "$backend/params"
+		tells "$backend/mode"
+		tells "$backend/state"
+		until_true is_connected
+		kept
+		connected
+		calls_are "cowd|-p|raw|$name|$work/images/golden"
+	done
+	# Whoever adds it again says so in xenstore.
+	what="more events of a disk that is served"
+	printf marked >"store/$backend/hotplug-status"
+	tells "$backend/state"
+	tells backend/vbd
+	what="all disks of a domain vanish"
+	rm -r "store/${backend%/*}"
+	tells "${backend%/*}"
+	until_true nothing_served
+	[ ! -e "store/$backend" ] || fail "added again"
+
+	# One of ours after each, by which is seen that it was passed over.
+	what="disks of others, one that was refused, and nonsense"
+	watched /etc/xen/scripts/block
+	mkdir -p store/backend/vbd/6/51712 store/backend/vbd/7/51712
+	printf block-dmu >store/backend/vbd/6/51712/script
+	printf error >store/backend/vbd/6/51712/hotplug-status
+	printf "raw:%s" "$work/images/golden" >store/backend/vbd/6/51712/params
+	tells "$backend"
+	tells backend/vbd/6/51712
+	tells backend/vbd/x/y
+	tells backend/vbd//
+	name=xen-7-51712 backend=backend/vbd/7/51712
+	printf block-dmu >"store/$backend/script"
+	printf "raw:%s" "$work/images/golden" >"store/$backend/params"
+	printf r >"store/$backend/mode"
+	tells "$backend/mode"
+	until_true is_connected
+	kept
+	calls_are "cowd|-p|raw|--read-only|$name|$work/images/golden"
+	exec 7>&-
+	what="xenstore ends"
+	wait "$watcher" && fail "goes on without xenstore"
+	watcher=
+}
+[ -z "$shim" ] || watches
+
+[ "$failed" = 0 ] && echo "PASS ${0##*/}${1:+ with $1}"
+exit "$failed"
