@@ -7,6 +7,7 @@
  */
 #include "vmdk.h"
 
+#include <common/bits.h>
 #include <common/num.h>
 
 #include <errno.h>
@@ -177,6 +178,70 @@ static int add_table(struct vmdk *v, const struct part *p)
 	vmdk_entries_dirty(&b.rgd, 1);
 	e->gt_next += VMDK_GT_BYTES;
 	return 0;
+}
+
+/* --- Space for tables ------------------------------------------------------ */
+
+static int no_space(struct vmdk *v, uint64_t offset)
+{
+	return cow_error(v->img, -ENOSPC,
+		"there is no space for the grain table at offset %llu; free some on its file system",
+		(unsigned long long)offset);
+}
+
+/* All of the windows that a commit writes; 0: there is no such copy. */
+static int reserve(struct vmdk *v, struct vmdk_extent *e, uint64_t offset,
+		   uint64_t len)
+{
+	uint64_t start = num_round_down(offset, v->window);
+	uint64_t end = num_round_up(offset + len, v->window);
+	int ret;
+
+	if (!offset)
+		return 0;
+	ret = cow_reserve(v->img, e->file, start, end - start);
+	return ret == -ENOSPC ? no_space(v, offset) : ret;
+}
+
+static int reserve_table(struct vmdk *v, const struct part *p, uint64_t gd,
+			 uint64_t rgd)
+{
+	int ret = reserve(v, p->e, gd, VMDK_GT_BYTES);
+
+	return ret ? ret : reserve(v, p->e, rgd, VMDK_GT_BYTES);
+}
+
+static int reserve_entries(struct vmdk *v, const struct part *p)
+{
+	uint64_t at = p->table * sizeof(le32);
+	int ret = reserve(v, p->e, p->e->h.gd_offset + at, sizeof(le32));
+
+	if (!ret && vmdk_has_rgd(p->e))
+		ret = reserve(v, p->e, p->e->h.rgd_offset + at, sizeof(le32));
+	return ret;
+}
+
+int vmdk_have_table(struct vmdk *v, struct vmdk_extent *e, uint64_t block)
+{
+	struct part p = part_at(v, block, block + 1);
+	uint64_t gd, rgd;
+	int ret;
+
+	if (bits_test(e->reserved, p.table))
+		return 0;
+	ret = get_places(v, &p, &gd, &rgd);
+	if (!ret && !gd) {
+		ret = reserve_entries(v, &p);
+		if (!ret)
+			ret = add_table(v, &p);
+		if (!ret)
+			ret = get_places(v, &p, &gd, &rgd);
+	}
+	if (!ret)
+		ret = reserve_table(v, &p, gd, rgd);
+	if (!ret)
+		bits_set(e->reserved, p.table);
+	return ret;
 }
 
 /* --- One entry ------------------------------------------------------------ */

@@ -281,7 +281,10 @@ static int map_write(struct vmdk *v, struct vmdk_extent *e,
 		return ret;
 	if (g.kind == COW_KIND_LINEAR)
 		return map_there(v, e, q, &g, m);
-	return give(v, e, q, &g, m);
+	ret = vmdk_have_table(v, e, q->first);
+	if (!ret)
+		ret = look_up(v, e, &g);
+	return ret ? ret : give(v, e, q, &g, m);
 }
 
 static int map_sparse(struct vmdk *v, struct vmdk_extent *e,

@@ -391,6 +391,9 @@ static int make_space(struct vmdk *v, struct vmdk_extent *e)
 
 	/* Each grain twice: given up, and given again before the commit. */
 	max = end + 2 * e->h.nr_grains + tables / unit + 2 + (4u << 20) / unit;
+	e->reserved = calloc(1, num_div_up(e->h.nr_gdes, 8));
+	if (!e->reserved)
+		return -ENOMEM;
 	return space_init(&e->space, unit, end,
 			       num_max(num_min(max, VMDK_FILE_MAX / unit),
 				       end));
@@ -486,8 +489,10 @@ void vmdk_release(struct vmdk *v)
 {
 	uint32_t i;
 
-	for (i = 0; i < v->nr_extents; i++)
+	for (i = 0; i < v->nr_extents; i++) {
 		space_free(&v->extents[i].space);
+		free(v->extents[i].reserved);
+	}
 	if (v->has_zlib)
 		inflateEnd(&v->zlib);
 	runs_free(&v->runs);

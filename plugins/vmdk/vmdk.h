@@ -61,6 +61,7 @@ struct vmdk_extent {
 	enum vmdk_mark mark;
 	struct space space;	/* when open for writing */
 	uint64_t gt_next, gt_end;	/* room for new grain tables */
+	uint8_t *reserved;		/* a bit a table: has its space */
 };
 
 struct vmdk {
@@ -167,6 +168,13 @@ int vmdk_scan(struct vmdk_scan *s);
  */
 int vmdk_allocate(struct vmdk *v, struct vmdk_extent *e, uint64_t want,
 		  uint64_t *unit, uint64_t *got);
+
+/*
+ * change.c.  Restarted.  Before a place is given to the block: its table is
+ * there, and both copies of it have their space in the file system, so that a
+ * commit does not fail for want of it.
+ */
+int vmdk_have_table(struct vmdk *v, struct vmdk_extent *e, uint64_t block);
 
 /* The callbacks of these names. */
 int vmdk_map(void *handle, const struct cow_query *query,
