@@ -320,6 +320,25 @@ static int repair_dirty(struct qcow2 *d)
 	return qcow2_repair(d, NULL);
 }
 
+/*
+ * A commit writes these two, and must be possible when the file system is
+ * full.  In a new image they are holes.
+ */
+static int reserve_tables(struct qcow2 *d)
+{
+	int ret;
+
+	ret = cow_reserve(d->img, 0, d->h.reftable_offset,
+			  qcow2_bytes(d, d->h.reftable_clusters));
+	if (!ret && d->h.l1_size)
+		ret = cow_reserve(d->img, 0, d->h.l1_offset,
+				  d->h.l1_size * 8ull);
+	if (ret != -ENOSPC)
+		return ret;
+	cow_warn(d->img, "there is no space for its L1 and refcount tables: flushes may fail");
+	return 0;
+}
+
 int qcow2_prepare_write(struct qcow2 *d)
 {
 	uint64_t end = num_round_up(d->file_size, d->g.cluster_size);
@@ -345,6 +364,8 @@ int qcow2_prepare_write(struct qcow2 *d)
 		ret = qcow2_alloc_init(d);
 	if (!ret)
 		ret = grow_reftable(d);
+	if (!ret)
+		ret = reserve_tables(d);
 	if (!ret)
 		ret = qcow2_freed_init(d);
 	if (!ret)
