@@ -23,6 +23,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define LOAD_BLOCK_MIN 4096u
+
 /* What the simulated kernel remembers of a block. */
 struct block {
 	bool known, cow, copied, uncommitted;
@@ -310,7 +312,9 @@ int main(int argc, char **argv)
 		die("wants --image FORMAT, --record FILE, --log FILE and a path");
 	open_target(&t, argv[optind], format);
 	l.size = t.info.size;
-	l.block_size = t.info.block_size;
+	/* A sector has no room for the lanes of a load. */
+	l.block_size = t.info.block_size < LOAD_BLOCK_MIN ? LOAD_BLOCK_MIN :
+							    t.info.block_size;
 	log_create(&log, log_path);
 	interpose_start(&log, argv[optind]);
 	load_run(&l, &res);
