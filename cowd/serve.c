@@ -57,6 +57,7 @@ struct slot {
 	struct dmu_event event;
 	uint64_t next;		/* MAP: first block not answered yet */
 	uint64_t span;		/* MAP: widest answer to give, 0 any */
+	bool forward;		/* MAP: it does not reach back before next */
 	bool covered;		/* MAP: S1 */
 	bool learns;		/* MAP: span is news if it is taken */
 	bool failed;		/* MAP: answered by an error */
@@ -144,6 +145,7 @@ static struct slot *slot_take(struct cowd_serve *s, const struct dmu_event *even
 	s->slots[i].event = *event;
 	s->slots[i].next = event->block;
 	s->slots[i].span = s->widest;
+	s->slots[i].forward = false;
 	s->slots[i].covered = false;
 	s->slots[i].learns = false;
 	s->slots[i].failed = false;
@@ -315,6 +317,8 @@ static void set_limits(struct slot *slot)
 		first = num_round_down(slot->next, slot->span);
 		end = num_min(end, first + slot->span);
 	}
+	if (slot->forward)
+		first = slot->next;
 	avoid_discards(s, slot->next, &first, &end);
 	slot->req.first = slot->next;
 	slot->req.count = num_min(rest_of(slot).count, end - slot->next);
@@ -857,8 +861,14 @@ static void map_refused(struct slot *slot)
 	}
 	if (err == -EEXIST) {
 		slot->learns = false;
-		/* Narrow first; what is in the way even then is taken away. */
-		if (slot->span != 1) {
+		/*
+		 * Mostly what lies before was given by an earlier answer (new places
+		 * in a row); then narrow; what is in the way even then is taken away.
+		 */
+		if (!slot->forward) {
+			slot->forward = true;
+			again(slot);
+		} else if (slot->span != 1) {
 			slot->span = 1;
 			again(slot);
 		} else if (s->nr_waiting < MAX_WAITING) {

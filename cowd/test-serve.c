@@ -447,13 +447,28 @@ static void no_memory_fails_in_the_end(void **state)
 	assert_int_equal(reply.count, 2);
 }
 
+/* What follows the block is wanted too: the next write there is not to ask. */
+static void mapping_before_is_left_out(void **state)
+{
+	struct dmu_reply reply;
+
+	kernel.bad_type = DMU_RE_MAP;
+	kernel.error = EEXIST;
+	kernel.times = 1;
+	event(DMU_EV_MAP, DMU_EV_WRITE, 7, 5, 1);
+	work_out(*state);
+	assert_int_equal(replied(DMU_RE_MAP, 7, &reply), 1);
+	assert_int_equal(reply.block, 5);
+	assert_int_equal(reply.count, NR_BLOCKS - 5);
+}
+
 static void mapping_in_the_way_is_taken_away(void **state)
 {
 	struct dmu_reply reply;
 
 	kernel.bad_type = DMU_RE_MAP;
 	kernel.error = EEXIST;
-	kernel.times = 2;	/* wide, then narrow */
+	kernel.times = 3;	/* wide, from there on, narrow */
 	event(DMU_EV_MAP, DMU_EV_WRITE, 7, 5, 1);
 	work(*state);
 	assert_int_equal(kernel.nr_replies, 1);
@@ -631,6 +646,7 @@ int main(void)
 		SERVE_TEST(full_budget_waits_for_a_commit),
 		SERVE_TEST(short_want_of_room_is_not_learnt),
 		SERVE_TEST(no_memory_fails_in_the_end),
+		SERVE_TEST(mapping_before_is_left_out),
 		SERVE_TEST(mapping_in_the_way_is_taken_away),
 		SERVE_TEST(wrong_answer_is_an_error),
 		SERVE_TEST(failed_lookup_fails_the_question),
