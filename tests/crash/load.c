@@ -22,6 +22,8 @@ struct run {
 	pthread_mutex_t lock;
 	int record;
 	uint64_t version, ops, marks;
+	/* The last plain write to durable parts, and up to where a flush went. */
+	uint64_t whole, flushed;
 	time_t end;
 };
 
@@ -99,18 +101,23 @@ static void done(struct run *r, uint64_t version, int status, bool durable)
 static void op_flush(struct worker *w)
 {
 	struct run *r = w->run;
+	uint64_t upto;
 	int status;
 
 	pthread_mutex_lock(&r->lock);
+	upto = r->whole;
 	add(r, (struct record_entry){ .type = RECORD_FLUSH, .thread = w->nr });
 	pthread_mutex_unlock(&r->lock);
 	status = r->load->flush(r->load->ctx);
 	pthread_mutex_lock(&r->lock);
 	r->result.flushes++;
-	if (status)
+	if (status) {
 		r->result.flush_errors++;
-	else
+	} else {
 		mark_locked(r, w->nr, 0);
+		if (upto > r->flushed)
+			r->flushed = upto;
+	}
 	pthread_mutex_unlock(&r->lock);
 	if (status && !r->load->errors)
 		die("flush failed: %s", strerror(-status));
@@ -172,6 +179,24 @@ static void do_zero(struct worker *w, struct extent x)
 	done(w->run, version, status, false);
 }
 
+/* Nobody else writes meanwhile. */
+static void note_whole(struct run *r)
+{
+	pthread_mutex_lock(&r->lock);
+	r->whole = r->version;
+	pthread_mutex_unlock(&r->lock);
+}
+
+static bool whole_is_flushed(struct run *r)
+{
+	bool yes;
+
+	pthread_mutex_lock(&r->lock);
+	yes = r->flushed >= r->whole;
+	pthread_mutex_unlock(&r->lock);
+	return yes;
+}
+
 static void op_whole(struct worker *w)
 {
 	const struct load *l = w->run->load;
@@ -181,6 +206,7 @@ static void op_whole(struct worker *w)
 		do_zero(w, whole_blocks(w));
 	else
 		do_write(w, whole_blocks(w), false);
+	note_whole(w->run);
 	pthread_rwlock_unlock(&w->run->disk);
 }
 
@@ -189,6 +215,8 @@ static void op_part(struct worker *w)
 	bool durable = chance(w, 100) < w->run->load->durable_percent;
 
 	pthread_rwlock_rdlock(&w->run->disk);
+	if (durable && !whole_is_flushed(w->run))
+		op_flush(w);
 	do_write(w, lane_part(w, durable), durable);
 	pthread_rwlock_unlock(&w->run->disk);
 }

@@ -7,9 +7,9 @@
  * thread writes parts of its lanes; now and then one of them has the disk for
  * itself and writes whole blocks, or zeroes or discards them.  So no two
  * writes to a sector are ever under way at a time.  The last quarter of each
- * lane is for durable (FUA) writes and whole blocks only: the log of
- * dm-log-writes does not tell in which order a FUA write and an earlier
- * plain one to the same sector were done.
+ * lane is for durable (FUA) writes and whole blocks only, and a flush comes
+ * between a whole block and a durable write: the log of dm-log-writes has a
+ * plain write where the next flush is, after a FUA write that came later.
  */
 #ifndef CRASH_LOAD_H
 #define CRASH_LOAD_H

@@ -70,5 +70,6 @@ device small 4194304
 grep -q "has room for 4194304 bytes\|needs 8388608 bytes" err || fail "too small: $(cat err)"
 echo "ok: $(cat err)"
 
-mkfs.ext4 -q "$dev" && mkdir mnt && mount "$dev" mnt || fail "mount"
+# Read-only: a file system writes on its own.
+mkfs.ext4 -q "$dev" && mkdir mnt && mount -o ro "$dev" mnt || fail "mount"
 refused "cannot be opened for writing" cowimg create --force -f raw "$dev" 1m
