@@ -138,7 +138,8 @@ test_hits()
 
 # ---- the path of a hit --------------------------------------------------------
 
-# Functions called for what mydev is given, from ftrace; without those of interrupts.
+# Functions called for what mydev is given, from ftrace; without those of interrupts, and
+# what RCU makes up for one that came in a section.
 called()
 {
 	awk -F'|' '/\|.*[({]/ {
@@ -152,7 +153,7 @@ called()
 		sub(/^ */, "", text)
 		name = text
 		sub(/[ (].*/, "", name)
-		if (name ~ /irq|sysvec|^asm_/)
+		if (name ~ /irq|sysvec|^asm_|rcu_read_unlock_special/)
 			hidden[cpu] = depth
 		else
 			print name
@@ -215,11 +216,12 @@ hundred()
 {
 	local worker waiting=0 writers
 	worker=$(jq -r .worker /run/cowd/mydev.json)
+	echo 600 >/proc/sys/kernel/hung_task_timeout_secs	# they wait on purpose
 	kill -STOP "$worker"
 	load --thread --numjobs=100 --rw=write --bs=64k --size=64k --offset_increment=64k --end_fsync=1 \
 		--offset=$((32 << 20)) --group_reporting &
 	writers=$!
-	for _ in $(seq 300); do
+	for _ in $(seq 1500); do
 		waiting=$(counter waiting)
 		[ "$waiting" -ge 100 ] && break
 		sleep 0.2
