@@ -9,6 +9,7 @@
  */
 #include "internal.h"
 
+#include <common/file.h>
 #include <common/num.h>
 
 #include <errno.h>
@@ -18,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -27,6 +29,7 @@ struct creation {
 	char *dir;		/* of the image */
 	char *temp;		/* a name that exists until it is renamed */
 	bool in_place;		/* a block device */
+	uint64_t needs;		/* bytes that it must have then, at least */
 	struct cow_image img;
 	struct cow_chain *backing;
 	char *backing_path;	/* as recorded */
@@ -194,6 +197,19 @@ static int open_temp(struct creation *c, int *fd)
 	return report(c, -errno, "cannot be created");
 }
 
+static int zero_device(const struct creation *c, struct cow_file *f)
+{
+	int ret;
+
+	if (f->size < c->needs)
+		return cow_log_error(c->log, -ENOSPC,
+			"%s: is too small: the new image needs %llu bytes, and the device has %llu",
+			c->p->path, (unsigned long long)c->needs,
+			(unsigned long long)f->size);
+	ret = cow_file_zero(f, 0, f->size);
+	return ret ? report(c, ret, "cannot be overwritten with zeroes") : 0;
+}
+
 /* Plugins count on a file of zeroes. */
 static int open_device(struct creation *c, struct cow_file **f)
 {
@@ -201,11 +217,10 @@ static int open_device(struct creation *c, struct cow_file **f)
 
 	if (ret)
 		return ret;
-	ret = cow_file_zero(*f, 0, (*f)->size);
-	if (!ret)
-		return 0;
-	cow_file_close(*f);
-	return report(c, ret, "cannot be overwritten with zeroes");
+	ret = zero_device(c, *f);
+	if (ret)
+		cow_file_close(*f);
+	return ret;
 }
 
 static int open_new(struct creation *c, struct cow_file **f)
@@ -218,18 +233,21 @@ static int open_new(struct creation *c, struct cow_file **f)
 	return ret ? ret : cow_file_adopt(c->log, c->p->path, fd, f);
 }
 
-static int open_image(struct creation *c)
+static int add_file(struct creation *c, struct cow_file *f)
 {
-	struct cow_file *f;
-	int ret;
+	int ret = cow_image_add_file(&c->img, f);
 
-	ret = open_new(c, &f);
-	if (ret)
-		return ret;
-	ret = cow_image_add_file(&c->img, f);
 	if (ret)
 		cow_file_close(f);
 	return ret;
+}
+
+static int open_image(struct creation *c)
+{
+	struct cow_file *f;
+	int ret = open_new(c, &f);
+
+	return ret ? ret : add_file(c, f);
 }
 
 static int link_to(const struct creation *c, const char *name)
@@ -326,11 +344,8 @@ static int open_to_fill(struct creation *c, struct cow_chain **chain)
 	return cow_chain_open(&op, chain);
 }
 
-/* A device that is open is open for us alone: so it is closed first. */
-static void close_device(struct creation *c)
+static void close_image(struct creation *c)
 {
-	if (!c->in_place)
-		return;
 	cow_file_close(c->img.files[0]);
 	c->img.nr_files = 0;
 }
@@ -342,7 +357,9 @@ static int fill(struct creation *c)
 
 	if (!c->p->fill)
 		return 0;
-	close_device(c);
+	/* A device that is open is open for us alone. */
+	if (c->in_place)
+		close_image(c);
 	ret = open_to_fill(c, &chain);
 	if (ret)
 		return ret;
@@ -372,6 +389,29 @@ static int call_plugin(struct creation *c)
 	return c->img.plugin->create(&c->img, &create);
 }
 
+/*
+ * What a device held is lost when its first byte is written: so the image is
+ * made in memory before, which tells how much of the device it takes.
+ */
+static int rehearse(struct creation *c)
+{
+	int fd = memfd_create("image", MFD_CLOEXEC), ret;
+	struct cow_file *f;
+
+	if (fd < 0)
+		return report(c, -errno, "cannot be made in memory first");
+	ret = cow_file_adopt(c->log, c->p->path, fd, &f);
+	if (!ret)
+		ret = add_file(c, f);
+	if (ret)
+		return ret;
+	ret = call_plugin(c);
+	if (!ret)
+		ret = file_size(fd, &c->needs);
+	close_image(c);
+	return ret;
+}
+
 static int prepare(struct creation *c)
 {
 	int ret;
@@ -395,6 +435,8 @@ static int prepare(struct creation *c)
 		ret = check_not_backing(c);
 	if (!ret && c->backing)
 		ret = record_path(c);
+	if (!ret && c->in_place)
+		ret = rehearse(c);
 	return ret;
 }
 

@@ -1,8 +1,15 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
-# cowimg from and to block devices, in the test machine: what is on a device is
-# overwritten when that is asked for, and not when it is mounted or too small.
+# Images on block devices, as root, in the test machine or on a host that has loop devices: what
+# is on a device is overwritten when that is asked for, and not when it is mounted or too small;
+# and an image that is on one is written.
 set -u
+[ "$(id -u)" = 0 ] || { echo "devices.sh: SKIP: needs root"; exit 77; }
+[ -e /dev/loop-control ] || modprobe loop || { echo "devices.sh: SKIP: there are no loop devices"; exit 77; }
+build=${DMU_BUILD_DIR:-$(cd "$(dirname "$0")/../.." && pwd)/build}
+# In the test machine all is installed.
+command -v cowimg >/dev/null || { PATH=$build/tools:$PATH; export COWD_PLUGIN_DIR=$build/plugins; }
+image_io=$build/tests/formats/image-io
 
 work=$(mktemp -d "${SCRATCH:-/var/tmp}/devices.XXXXXX")
 loops=()
@@ -36,14 +43,14 @@ refused()
 	local text=$1 before
 	shift
 	before=$(sha256sum <"$dev")
-	"$@" >out 2>err && fail "$*: was not refused"
+	"$@" >out 2>err
+	[ $? = 1 ] || fail "$*: was not refused, or not by status 1"
 	[ "$(wc -l <err)" = 1 ] || fail "$*: $(cat err)"
 	grep -q -- "$text" err || fail "$*: does not say $text: $(cat err)"
 	[ "$before" = "$(sha256sum <"$dev")" ] || fail "$*: the device was changed"
 	echo "ok: $(cat err)"
 }
 
-modprobe loop
 truncate -s 8m disk.raw
 dd if=/dev/urandom of=disk.raw bs=64k seek=20 count=9 conv=notrunc status=none
 
@@ -65,10 +72,34 @@ cowimg create --force -f dscow -b disk.raw -F raw "$dev" && cowimg check -f dsco
 	fail "an overlay on a device"
 echo "ok: an overlay on a device"
 
+# on_device FORMAT QEMU [OPTION...]: an image there, written by us, is as qemu-img reads it.
+on_device()
+{
+	local format=$1 qemu=$2
+	shift 2
+	rm -f mirror.raw plain.raw && truncate -s 5m mirror.raw
+	cowimg create --force -f "$format" "$@" "$dev" 5m && "$image_io" load "$format" "$dev" mirror.raw 7 150 &&
+		cowimg check -f "$format" "$dev" && qemu-img compare -f "$qemu" -F raw "$dev" mirror.raw &&
+		cowimg convert -f "$format" -O raw "$dev" plain.raw && cmp plain.raw mirror.raw || {
+		fail "$format on a device"
+		return
+	}
+	echo "ok: $format on a device"
+}
+device medium 16777216
+on_device qcow2 qcow2
+qemu-img check -f qcow2 "$dev" || fail "qemu-img check of a device"
+on_device qcow2 qcow2 -o lazy_refcounts=on,cluster_size=4k
+on_device vmdk vmdk
+
 device small 4194304
-"cowimg" convert --force -f raw -O raw disk.raw "$dev" 2>err && fail "a small device was taken"
-grep -q "has room for 4194304 bytes\|needs 8388608 bytes" err || fail "too small: $(cat err)"
-echo "ok: $(cat err)"
+refused "is too small: .* needs 8388608 bytes" cowimg convert --force -f raw -O raw disk.raw "$dev"
+refused "is too small" cowimg convert --force -f raw -O vhd -o subformat=fixed disk.raw "$dev"
+refused "is too small" cowimg create --force -f raw "$dev" 5m
+refused "is too small" cowimg create --force -f dscow -b disk.raw -F raw "$dev"
+refused "is too small" cowimg create --force -f vhd -o subformat=fixed "$dev" 4m
+refused "is too small" cowimg create --force -f vmdk -s 4k "$dev" 4g
+refused "is too small" cowimg create --force -f qcow2 -o cluster_size=2m "$dev" 1g
 
 # Read-only: a file system writes on its own.
 mkfs.ext4 -q "$dev" && mkdir mnt && mount -o ro "$dev" mnt || fail "mount"
