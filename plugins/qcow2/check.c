@@ -17,6 +17,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+/* Windows that an open looks through: for each one all L2 tables are read. */
+#define VERIFY_WINDOWS 8ull
+
 struct job {
 	struct qcow2 *d;
 	struct cow_check *check;
@@ -367,10 +370,11 @@ static void refuse_fault(void *ctx, bool refcounts, const char *text)
 static int verify_counts(struct job *j)
 {
 	struct qcow2_refs r = { 0 };
-	uint64_t i, stored, counted;
+	uint64_t i = j->window.first, end = i + j->window.count;
+	uint64_t stored, counted;
 	int ret;
 
-	for (i = 0; i < j->window.count; i++) {
+	for (; i < end; i++) {
 		if (i >= r.first + r.count) {
 			ret = qcow2_refs_read(j->d, i, j->slice, &r);
 			if (ret)
@@ -388,27 +392,40 @@ static int verify_counts(struct job *j)
 	return 0;
 }
 
+static int verify_windows(struct job *j, uint64_t clusters)
+{
+	uint64_t max = j->window.count;
+	int ret = 0;
+
+	for (; !ret && j->window.first < clusters; j->window.first += max) {
+		j->window.count = num_min(max, clusters - j->window.first);
+		ret = qcow2_window_count(j->d, &j->window, true);
+		if (!ret)
+			ret = verify_counts(j);
+	}
+	return ret;
+}
+
+/* Behind the last cluster that is referred to no count can be too low. */
 int qcow2_verify(struct qcow2 *d)
 {
 	struct job j = { .d = d };
-	uint64_t clusters = num_div_up(d->file_size, d->g.cluster_size);
 	int ret;
 
-	d->alloc.unverified = clusters > QCOW2_WINDOW;
-	if (d->alloc.unverified)
-		return 0;
 	ret = qcow2_measure(d, &j.extent, refuse_fault, &j);
 	if (!ret && j.damage)
 		ret = -EIO;
-	if (!ret)
-		ret = qcow2_window_alloc(&j.window, clusters);
+	if (ret)
+		return ret;
+	d->alloc.unverified = j.extent.end > VERIFY_WINDOWS * QCOW2_WINDOW;
+	if (d->alloc.unverified)
+		return 0;
+	ret = qcow2_window_alloc(&j.window, j.extent.end);
 	j.slice = malloc(d->slice_bytes);
 	if (!ret && !j.slice)
 		ret = -ENOMEM;
 	if (!ret)
-		ret = qcow2_window_count(d, &j.window, true);
-	if (!ret)
-		ret = verify_counts(&j);
+		ret = verify_windows(&j, j.extent.end);
 	free(j.window.refs);
 	free(j.slice);
 	return ret;

@@ -120,7 +120,7 @@ static const struct cow_option qcow2_options[] = {
 	  COW_OPTION_CREATE | COW_OPTION_OPEN },
 	{ "extended_l2", "on or off: allocate by subclusters (off)",
 	  COW_OPTION_CREATE },
-	{ "lazy_refcounts", "on or off: let others delay refcounts (off)",
+	{ "lazy_refcounts", "on or off: refcounts may be late, and are counted anew after a crash (off)",
 	  COW_OPTION_CREATE | COW_OPTION_AMEND },
 	{ "refcount_bits", "1 to 64, a power of two (16)",
 	  COW_OPTION_CREATE },
@@ -147,6 +147,7 @@ static const struct cow_plugin qcow2_plugin = {
 	.check = qcow2_check,
 	.amend = qcow2_amend,
 	.describe = qcow2_describe,
+	.finish = qcow2_finish,
 };
 
 COW_PLUGIN_REGISTER(qcow2_plugin)

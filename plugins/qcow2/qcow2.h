@@ -33,6 +33,10 @@
  *	2	L2 tables
  *	3	L1 table
  *
+ * With lazy refcounts the first two go with the third: the header says, from
+ * the open to the close, that counts may be wrong, and who finds it so counts
+ * anew.
+ *
  * Free clusters are handed out by ->map() as places of COW mappings with a
  * refcount of 0, which ->copied() raises; so a crash loses nothing but what
  * was not flushed.  Within one open image no cluster is handed out twice,
@@ -114,6 +118,7 @@ struct qcow2 {
 	struct qcow2_header h;
 	struct qcow2_geometry g;
 	bool writable;
+	bool lazy;		/* marked as dirty: refcounts may be late */
 	bool changed;		/* metadata that ->map() changed */
 	char *backing_path;	/* as libcow wants it, or NULL */
 	const char *backing_format;
@@ -324,9 +329,9 @@ struct qcow2_extent {
 
 int qcow2_check(void *handle, struct cow_check *check, bool repair);
 /*
- * Blocking.  Refuse what is damaged by more than lost space.  A file of more
- * clusters than a window is not looked through: its free clusters are not
- * believed then (alloc.unverified).
+ * Blocking.  Refuse what is damaged by more than lost space.  A file that is
+ * in use up to further than some windows is not looked through: its free
+ * clusters are not believed then (alloc.unverified).
  */
 int qcow2_verify(struct qcow2 *d);
 /* Blocking.  Make refcounts right, and bits that depend on them. */
@@ -350,6 +355,8 @@ int qcow2_open(struct cow_image *img, uint32_t flags, void **handle);
 void qcow2_close(void *handle);
 /* upgrade.c: before the first write.  Blocking, durable. */
 int qcow2_prepare_write(struct qcow2 *d);
+/* All is durable: counts are right. */
+int qcow2_finish(void *handle);
 int qcow2_set_features(struct qcow2 *d, uint64_t incompatible,
 		       uint64_t compatible, uint64_t autoclear);
 int qcow2_set_reftable(struct qcow2 *d, uint64_t offset, uint32_t clusters);
@@ -358,6 +365,13 @@ int qcow2_map(void *handle, const struct cow_query *query,
 int qcow2_copied(void *handle, const struct cow_extent *extent);
 int qcow2_discard(void *handle, uint64_t first, uint64_t count);
 int qcow2_create(struct cow_image *img, const struct cow_create *create);
+
+/* Of a commit that writes refcount blocks, or their table. */
+static inline unsigned int qcow2_ref_phase(const struct qcow2 *d,
+					   unsigned int phase)
+{
+	return d->lazy ? QCOW2_PHASE_L2 : phase;
+}
 
 static inline uint64_t qcow2_cluster(const struct qcow2 *d, uint64_t bytes)
 {

@@ -20,7 +20,7 @@ static int reftable_get(struct qcow2 *d, uint64_t index, bool write,
 	const struct qcow2_top top = {
 		.offset = d->h.reftable_offset,
 		.entries = d->nr_refblocks,
-		.phase = QCOW2_PHASE_REFTABLE,
+		.phase = qcow2_ref_phase(d, QCOW2_PHASE_REFTABLE),
 	};
 
 	return qcow2_top_get(d, &top, index, write, table, entry);
@@ -102,7 +102,8 @@ static int make_block(struct qcow2 *d, uint64_t index,
 	ret = qcow2_extend(d, host, 1, true);
 	for (i = 0; !ret && i < slices; i++) {
 		ret = cow_table_new(d->img, 0, offset + i * d->slice_bytes,
-				    d->slice_bytes, QCOW2_PHASE_REFBLOCK,
+				    d->slice_bytes,
+				    qcow2_ref_phase(d, QCOW2_PHASE_REFBLOCK),
 				    &table);
 		if (!i)
 			first = table;
@@ -140,7 +141,8 @@ int qcow2_refs_get_write(struct qcow2 *d, uint64_t host,
 	if (ret)
 		return ret;
 	ret = cow_table_get_write(d->img, 0, be64_get(*at) + skip,
-				  d->slice_bytes, QCOW2_PHASE_REFBLOCK,
+				  d->slice_bytes,
+				  qcow2_ref_phase(d, QCOW2_PHASE_REFBLOCK),
 				  &r->table);
 	if (ret)
 		r->table = NULL;

@@ -312,6 +312,29 @@ static int clear_features(struct qcow2 *d)
 				  d->h.autoclear & QCOW2_AUTOCLEAR_DATA_RAW);
 }
 
+/*
+ * Before the first count can be late, and durable; taken back when the image
+ * is closed and nothing is left to be written.
+ */
+static int mark_lazy(struct qcow2 *d)
+{
+	d->lazy = d->h.compatible & QCOW2_COMPAT_LAZY;
+	if (!d->lazy)
+		return 0;
+	return qcow2_set_features(d, d->h.incompatible | QCOW2_INCOMPAT_DIRTY,
+				  d->h.compatible, d->h.autoclear);
+}
+
+int qcow2_finish(void *handle)
+{
+	struct qcow2 *d = handle;
+
+	if (!d->lazy)
+		return 0;
+	return qcow2_set_features(d, d->h.incompatible & ~QCOW2_INCOMPAT_DIRTY,
+				  d->h.compatible, d->h.autoclear);
+}
+
 static int repair_dirty(struct qcow2 *d)
 {
 	if (!(d->h.incompatible & QCOW2_INCOMPAT_DIRTY))
@@ -370,5 +393,7 @@ int qcow2_prepare_write(struct qcow2 *d)
 		ret = qcow2_freed_init(d);
 	if (!ret)
 		ret = qcow2_pending_init(d);
+	if (!ret)
+		ret = mark_lazy(d);
 	return ret;
 }

@@ -183,6 +183,17 @@ check "repairs a missing refcount block" repaired lose_block
 check "repairs a refcount table entry that points nowhere" repaired bad_block
 check "repairs bit 63" repaired lose_bit
 
+# Block 0 stands 40 GiB into the file, 10 Mi clusters, where nothing is counted.
+far_count()
+{
+	rm -f image
+	qimg convert -f raw -O qcow2 -o cluster_size=4k contents image && truncate -s 41g image &&
+		poke image $(($(be64 image "$(l1)") & 0xfffffffffffe00)) '\200\0\0\012\0\0\0\0' &&
+		expect_refused qcow2 image "offset 42949672960 has a refcount of 0 and 1 references" -w
+}
+check "a count too low is found behind 8 Mi clusters" far_count
+rm -f image
+
 # As qemu leaves an image with lazy refcounts behind when it is killed.
 dirty()
 {

@@ -409,6 +409,55 @@ static void space_runs_out_at_each_step(void **state)
 	assert_true(failed > 0);
 }
 
+/* --- Lazy refcounts --------------------------------------------------------------- */
+
+static bool is_dirty(void)
+{
+	int fd = open("image", O_RDONLY);
+	uint8_t byte;
+
+	assert_int_equal(file_pread_all(fd, &byte, 1, 79), 0);
+	close(fd);
+	return byte & 1;
+}
+
+static void lazy_refcounts_mark_the_image_while_it_is_open(void **state)
+{
+	static const char *const lazy[] = { "lazy_refcounts=on", NULL };
+	struct cow_chain *c;
+
+	assert_int_equal(create("image", 4 * MIB, NULL, lazy), 0);
+	assert_false(is_dirty());
+	c = open_image("image");
+	assert_true(is_dirty());
+	write_byte(c, 'a', MIB, 0);
+	assert_int_equal(cow_flush(c), 0);
+	assert_true(is_dirty());
+	cow_chain_close(c);
+	assert_false(is_dirty());
+	check_image(0);
+	c = open_image("image");
+	write_byte(c, 'b', MIB, MIB);
+	cow_chain_close(c);		/* nothing was committed */
+	assert_true(is_dirty());
+	cow_chain_close(open_image("image"));
+	assert_false(is_dirty());
+	check_image(0);
+	c = open_image("image");
+	expect_byte(c, 'a', MIB, 0);
+	cow_chain_close(c);
+}
+
+static void others_are_never_marked(void **state)
+{
+	struct cow_chain *c = new_image(4 * MIB, 0, 65536);
+
+	write_byte(c, 'a', MIB, 0);
+	assert_false(is_dirty());
+	cow_chain_close(c);
+	assert_false(is_dirty());
+}
+
 /* --- Options --------------------------------------------------------------------- */
 
 static void wrong_options_are_refused(void **state)
@@ -499,6 +548,8 @@ int main(void)
 		T(space_does_not_grow_under_fsync_churn),
 		T(space_does_not_grow_by_opening),
 		T(space_runs_out_at_each_step),
+		T(lazy_refcounts_mark_the_image_while_it_is_open),
+		T(others_are_never_marked),
 		T(wrong_options_are_refused),
 		T(options_that_do_not_go_together_are_refused),
 	};
