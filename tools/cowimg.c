@@ -5,7 +5,6 @@
 
 #include <common/num.h>
 
-#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
@@ -15,9 +14,10 @@ static const char usage[] =
 "       cowimg create -f FORMAT [-b BACKING -F FORMAT] [-o NAME=VALUE,...] IMAGE [SIZE]\n"
 "       cowimg check -f FORMAT [--json] [-r] IMAGE\n"
 "       cowimg map -f FORMAT [--json] IMAGE\n"
+"       cowimg amend -f FORMAT -o NAME=VALUE,... IMAGE\n"
 "       cowimg convert -f FORMAT -O FORMAT [OPTION...] SOURCE IMAGE\n"
 "\n"
-"Shows, creates, checks and converts disk images of all formats that there are\n"
+"Shows, creates, checks, amends and converts disk images of all formats that there are\n"
 "plugins for.\n"
 "\n"
 "  -f, --format=FORMAT      format of IMAGE, with convert of SOURCE; it is not\n"
@@ -25,8 +25,9 @@ static const char usage[] =
 "  -O, --output-format=FORMAT\n"
 "                           convert: format of the new IMAGE\n"
 "  -o, --option=NAME=VALUE  an option of the format: create and convert take\n"
-"                           those of the new image, others those of opening it;\n"
-"                           several are separated by commas\n"
+"                           those of the new image, amend those to change,\n"
+"                           others those of opening it; several are separated\n"
+"                           by commas\n"
 "  -b, --backing=PATH       create, convert: the new image is based on PATH\n"
 "  -F, --backing-format=FORMAT\n"
 "                           format of the backing image\n"
@@ -54,24 +55,10 @@ int job_open(const struct job *job, uint32_t flags, struct cow_chain **chain)
 
 /* --- create, convert ------------------------------------------------------ */
 
-static struct cow_create_params target(const struct job *job,
-				       const char *path, const char *format)
-{
-	return (struct cow_create_params){
-		.plugins = job->plugins,
-		.path = path,
-		.format = format,
-		.block_size = (uint32_t)job->block_size,
-		.backing_path = job->backing,
-		.backing_format = job->backing_format,
-		.options = job->options.list,
-		.force = job->force,
-	};
-}
-
 static int cmd_create(const struct job *job)
 {
-	struct cow_create_params p = target(job, job->args[0], job->format);
+	struct cow_create_params p = job_target(job, job->args[0],
+						 job->format);
 
 	if (job->nr_args > 1 && tool_size("size", job->args[1], &p.size))
 		return 1;
@@ -85,7 +72,7 @@ static int cmd_convert(const struct job *job)
 	struct convert c = {
 		.source = job->args[0],
 		.format = job->format,
-		.target = target(job, job->args[1], job->output_format),
+		.target = job_target(job, job->args[1], job->output_format),
 	};
 
 	if (!job->output_format)
@@ -93,13 +80,40 @@ static int cmd_convert(const struct job *job)
 	return convert(&c) ? 1 : 0;
 }
 
-/* --- The command line ----------------------------------------------------- */
+/* --- amend ----------------------------------------------------------------- */
 
-enum {
-	OPT_FORCE = 1,
-	OPT_JSON,
-	OPT_PLUGIN_DIR,
-};
+static int amend_one(struct cow_chain *chain, const char *option)
+{
+	const char *value = strchr(option, '=');
+	char name[64];
+
+	if (!value || value - option >= (ptrdiff_t)sizeof(name))
+		return usage_error("amend wants options of the form NAME=VALUE");
+	memcpy(name, option, (size_t)(value - option));
+	name[value - option] = 0;
+	return cow_chain_amend(chain, name, value + 1);
+}
+
+/* What a check of the backing image would refuse may be what is to change. */
+static int cmd_amend(const struct job *job)
+{
+	struct job plain = *job;
+	struct cow_chain *chain;
+	unsigned int i;
+	int ret;
+
+	if (!job->options.count)
+		return usage_error("amend needs -o and what is to change");
+	plain.options = (struct tool_options){ 0 };
+	if (job_open(&plain, COW_OPEN_WRITE | COW_OPEN_ANY_BACKING, &chain))
+		return 1;
+	for (i = 0, ret = 0; !ret && i < job->options.count; i++)
+		ret = amend_one(chain, job->options.list[i]);
+	cow_chain_close(chain);
+	return ret ? 1 : 0;
+}
+
+/* --- The command line ----------------------------------------------------- */
 
 static const struct option long_options[] = {
 	{ "backing", required_argument, NULL, 'b' },
@@ -128,61 +142,16 @@ static const struct command {
 	{ "create", "fobFs\1\3", 1, 2, true, cmd_create },
 	{ "check", "for\2\3", 1, 1, true, cmd_check },
 	{ "map", "fo\2\3", 1, 1, true, cmd_map },
+	{ "amend", "fo\3", 1, 1, true, cmd_amend },
 	{ "convert", "fOobFs\1\3", 2, 2, true, cmd_convert },
 };
-
-static int set_block_size(struct job *job)
-{
-	if (tool_size("block size", optarg, &job->block_size))
-		return 1;
-	if (job->block_size > COW_BLOCK_SIZE_MAX ||
-	    !num_is_pow2(job->block_size))
-		return fail(1,
-			"block size %s: is no power of two of up to 16m",
-			optarg);
-	return 0;
-}
-
-static int set_option(struct job *job, int c)
-{
-	switch (c) {
-	case 'b':
-		job->backing = optarg;
-		return 0;
-	case 'F':
-		job->backing_format = optarg;
-		return 0;
-	case 'f':
-		job->format = optarg;
-		return 0;
-	case 'O':
-		job->output_format = optarg;
-		return 0;
-	case 'o':
-		return tool_options_add(&job->options, optarg);
-	case 'r':
-		job->repair = true;
-		return 0;
-	case 's':
-		return set_block_size(job);
-	case OPT_FORCE:
-		job->force = true;
-		return 0;
-	case OPT_JSON:
-		job->json = true;
-		return 0;
-	default:
-		job->plugin_dir = optarg;
-		return 0;
-	}
-}
 
 static int check_job(const struct job *job, const struct command *command)
 {
 	if (command->format && !job->format)
 		return usage_error("the format must be given by -f: it is not guessed");
-	if (!job->backing != !job->backing_format)
-		return usage_error("-b and -F go together: the format of a backing image is not guessed");
+	if (job_check_backing(job))
+		return 1;
 	if (job->nr_args < command->least || job->nr_args > command->most)
 		return usage_error(command->least == 2 ?
 				   "a source and a new image must be named" :
@@ -202,7 +171,7 @@ static int parse(struct job *job, const struct command *command, int argc,
 		if (!strchr(command->options, c))
 			return fail(1, "%s takes no such option; see cowimg --help",
 				    command->name);
-		if (set_option(job, c))
+		if (job_option(job, c))
 			return 1;
 	}
 	job->args = argv + optind;

@@ -301,9 +301,6 @@ static int accept_base(struct cow_plugins *plugins, const char *path)
 
 enum {
 	OPT_ACCEPT_BASE = 256,
-	OPT_FORCE,
-	OPT_JSON,
-	OPT_PLUGIN_DIR,
 	OPT_REPAIR,
 };
 

@@ -22,7 +22,7 @@ static const char usage[] =
 "  -V, --version            show the version\n";
 
 /* Raw is never assumed of what looks like something else. */
-static int source_format(struct qcow_job *job)
+static int source_format(struct job *job)
 {
 	const struct cow_plugin *found = NULL;
 	int ret = cow_plugins_probe(job->plugins, job->args[0], &found);
@@ -37,7 +37,7 @@ static int source_format(struct qcow_job *job)
 	return 0;
 }
 
-static int img2qcow(struct qcow_job *job)
+static int img2qcow(struct job *job)
 {
 	const char *format = job->output_format ? job->output_format :
 						  QCOW_DEFAULT;
@@ -49,7 +49,7 @@ static int img2qcow(struct qcow_job *job)
 	if (ret)
 		return ret;
 	c.format = job->format;
-	c.target = qcow_target(job, job->args[1], format);
+	c.target = job_target(job, job->args[1], format);
 	return convert(&c);
 }
 

@@ -17,10 +17,10 @@ static const char usage[] =
 "  -h, --help               show this help\n"
 "  -V, --version            show the version\n";
 
-static int create(struct qcow_job *job)
+static int create(struct job *job)
 {
 	const char *format = job->format ? job->format : QCOW_DEFAULT;
-	struct cow_create_params p = qcow_target(job, job->args[0], format);
+	struct cow_create_params p = job_target(job, job->args[0], format);
 	int ret = qcow_format(format);
 
 	if (!ret && job->nr_args > 1)

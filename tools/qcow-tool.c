@@ -7,11 +7,6 @@
 #include <stdio.h>
 #include <string.h>
 
-enum {
-	OPT_FORCE = 1,
-	OPT_PLUGIN_DIR,
-};
-
 static const struct option long_options[] = {
 	{ "force", no_argument, NULL, OPT_FORCE },
 	{ "help", no_argument, NULL, 'h' },
@@ -28,54 +23,12 @@ int qcow_format(const char *format)
 		    format);
 }
 
-struct cow_create_params qcow_target(const struct qcow_job *job,
-				     const char *path, const char *format)
-{
-	return (struct cow_create_params){
-		.plugins = job->plugins,
-		.path = path,
-		.format = format,
-		.backing_path = job->backing,
-		.backing_format = job->backing_format,
-		.options = job->options.list,
-		.force = job->force,
-	};
-}
-
-static int set_option(struct qcow_job *job, int c)
-{
-	switch (c) {
-	case 'b':
-		job->backing = optarg;
-		return 0;
-	case 'F':
-		job->backing_format = optarg;
-		return 0;
-	case 'f':
-		job->format = optarg;
-		return 0;
-	case 'O':
-		job->output_format = optarg;
-		return 0;
-	case 'o':
-		return tool_options_add(&job->options, optarg);
-	case OPT_FORCE:
-		job->force = true;
-		return 0;
-	case OPT_PLUGIN_DIR:
-		job->plugin_dir = optarg;
-		return 0;
-	default:
-		return usage_error("the option is not known or lacks its value");
-	}
-}
-
-static int run(struct qcow_job *job)
+static int run(struct job *job)
 {
 	int ret;
 
-	if (!job->backing != !job->backing_format)
-		return usage_error("-b and -F go together: the format of a backing image is not guessed");
+	if (job_check_backing(job))
+		return 1;
 	if (job->nr_args < qcow_tool.least || job->nr_args > qcow_tool.most)
 		return usage_error(qcow_tool.arguments);
 	if (tool_plugins(job->plugin_dir, &job->plugins))
@@ -87,7 +40,7 @@ static int run(struct qcow_job *job)
 
 int main(int argc, char **argv)
 {
-	struct qcow_job job = { 0 };
+	struct job job = { 0 };
 	int c;
 
 	tool_name = qcow_tool.name;
@@ -102,7 +55,7 @@ int main(int argc, char **argv)
 			printf("%s %s\n", tool_name, PACKAGE_VERSION);
 			return tool_end(0);
 		}
-		if (set_option(&job, c))
+		if (job_option(&job, c))
 			return 1;
 	}
 	job.args = argv + optind;

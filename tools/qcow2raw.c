@@ -18,7 +18,7 @@ static const char usage[] =
 "  -V, --version            show the version\n";
 
 /* Between these two there is no doubt, and neither is a disk's contents. */
-static int source_format(struct qcow_job *job)
+static int source_format(struct job *job)
 {
 	const struct cow_plugin *found = NULL;
 	int ret = cow_plugins_probe(job->plugins, job->args[0], &found);
@@ -32,7 +32,7 @@ static int source_format(struct qcow_job *job)
 	return 0;
 }
 
-static int qcow2raw(struct qcow_job *job)
+static int qcow2raw(struct job *job)
 {
 	struct convert c = { .source = job->args[0] };
 	int ret = 0;
@@ -44,7 +44,7 @@ static int qcow2raw(struct qcow_job *job)
 	if (ret)
 		return ret;
 	c.format = job->format;
-	c.target = qcow_target(job, job->args[1], "raw");
+	c.target = job_target(job, job->args[1], "raw");
 	return convert(&c);
 }
 

@@ -5,6 +5,7 @@
 #include <common/size.h>
 
 #include <errno.h>
+#include <getopt.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -72,6 +73,86 @@ int tool_options_add(struct tool_options *options, char *text)
 		options->list[options->count++] = one;
 	}
 	return 0;
+}
+
+/* --- The command line ----------------------------------------------------- */
+
+static int set_block_size(struct job *job)
+{
+	if (tool_size("block size", optarg, &job->block_size))
+		return 1;
+	if (job->block_size > COW_BLOCK_SIZE_MAX ||
+	    !num_is_pow2(job->block_size))
+		return fail(1,
+			"block size %s: is no power of two of up to 16m",
+			optarg);
+	return 0;
+}
+
+static int set_text(struct job *job, int c)
+{
+	switch (c) {
+	case 'b':
+		job->backing = optarg;
+		return 0;
+	case 'F':
+		job->backing_format = optarg;
+		return 0;
+	case 'f':
+		job->format = optarg;
+		return 0;
+	case 'O':
+		job->output_format = optarg;
+		return 0;
+	case OPT_PLUGIN_DIR:
+		job->plugin_dir = optarg;
+		return 0;
+	default:
+		return usage_error("the option is not known or lacks its value");
+	}
+}
+
+int job_option(struct job *job, int c)
+{
+	switch (c) {
+	case 'o':
+		return tool_options_add(&job->options, optarg);
+	case 'r':
+		job->repair = true;
+		return 0;
+	case 's':
+		return set_block_size(job);
+	case OPT_FORCE:
+		job->force = true;
+		return 0;
+	case OPT_JSON:
+		job->json = true;
+		return 0;
+	default:
+		return set_text(job, c);
+	}
+}
+
+int job_check_backing(const struct job *job)
+{
+	if (!job->backing != !job->backing_format)
+		return usage_error("-b and -F go together: the format of a backing image is not guessed");
+	return 0;
+}
+
+struct cow_create_params job_target(const struct job *job, const char *path,
+				    const char *format)
+{
+	return (struct cow_create_params){
+		.plugins = job->plugins,
+		.path = path,
+		.format = format,
+		.block_size = (uint32_t)job->block_size,
+		.backing_path = job->backing,
+		.backing_format = job->backing_format,
+		.options = job->options.list,
+		.force = job->force,
+	};
 }
 
 /* --- What is printed ------------------------------------------------------ */

@@ -43,6 +43,36 @@ struct tool_options {
 /* Cuts text, in place. */
 int tool_options_add(struct tool_options *options, char *text);
 
+/* What a command line says. */
+struct job {
+	struct cow_plugins *plugins;
+	const char *plugin_dir;
+	const char *format;		/* -f */
+	const char *output_format;	/* -O */
+	const char *backing;		/* -b */
+	const char *backing_format;	/* -F */
+	struct tool_options options;	/* -o */
+	uint64_t block_size;		/* -s; 0: the format's default */
+	bool force, json, repair;
+	char **args;
+	int nr_args;
+};
+
+/* Codes of long options that have no letter. */
+enum {
+	OPT_FORCE = 1,
+	OPT_JSON,
+	OPT_PLUGIN_DIR,
+};
+
+/* Takes an option that getopt_long() returned; what fails is reported. */
+int job_option(struct job *job, int c);
+/* -b and -F go together.  What fails is reported. */
+int job_check_backing(const struct job *job);
+/* The new image as the options say; its path and format are given. */
+struct cow_create_params job_target(const struct job *job, const char *path,
+				    const char *format);
+
 /* For cow_chain_describe(): ctx is a json_object, or nothing. */
 void tool_fact_json(void *ctx, const struct cow_fact *fact);
 void tool_fact_text(void *ctx, const struct cow_fact *fact);

@@ -8,7 +8,8 @@
  *     of zeroes.  One whose place begins past it was lost: its entry is
  *     freed, as is one that points into metadata.
  *  3. A block in the place of another one gets a copy of what it reads as.
- *  4. The file is cut behind the last block, and its footer written there.
+ *  4. What lies between two blocks and is neither's is given back.
+ *  5. The file is cut behind the last block, and its footer written there.
  */
 #include "vhd.h"
 
@@ -173,28 +174,97 @@ static int nothing_new(void *ctx, const struct vhd_block *b, const char *what)
 	return 0;
 }
 
-/* After a repair the blocks are others: look where they end now. */
-static int find_end(struct checking *c)
+/* --- Lost places ---------------------------------------------------------- */
+
+static bool holds_metadata(const struct vhd *v, uint64_t start, uint64_t end)
 {
-	struct vhd *v = c->v;
-	struct vhd_block *blocks;
-	uint32_t count;
 	unsigned int i;
+
+	for (i = 0; i < v->nr_regions; i++) {
+		if (v->region[i].start < end && start < v->region[i].end)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * What lies in the midst of the file stays there; but what it holds can be
+ * given back.  The first page may have an old footer in it.
+ */
+static int check_gap(struct checking *c, uint64_t start, uint64_t end)
+{
+	uint64_t data;
 	int ret;
 
-	ret = vhd_blocks_get(v, c->file_bytes, nothing_new, NULL, &blocks,
+	start = num_round_up(start + sizeof(c->v->footer), VHD_PLACE_ALIGN);
+	end = num_round_down(end, VHD_PLACE_ALIGN);
+	if (start >= end || holds_metadata(c->v, start, end))
+		return 0;
+	ret = cow_file_next_data(c->v->img, 0, start, &data);
+	if (ret || data >= end)
+		return ret;
+	if (c->repair)
+		ret = cow_punch(c->v->img, 0, start, end - start);
+	if (!ret)
+		cow_check_found(c->check, COW_FOUND_LEAK, c->repair,
+			"%llu bytes from offset %llu on are in no block",
+			(unsigned long long)(end - start),
+			(unsigned long long)start);
+	return ret;
+}
+
+/* Others keep things of their own behind the metadata; we do not. */
+static bool ours(const struct vhd *v)
+{
+	return !memcmp(v->f.creator, "cowd", 4);
+}
+
+static int check_gaps(struct checking *c, const struct vhd_block *blocks,
+		      uint32_t count)
+{
+	struct cow_file_stat st;
+	uint32_t i;
+	int ret;
+
+	ret = cow_file_stat(c->v->img, 0, &st);
+	if (ret || st.block_device)
+		return ret;
+	for (i = 0; !ret && i < count; i++) {
+		uint64_t place = (uint64_t)blocks[i].sector * VHD_SECTOR;
+
+		if (i || ours(c->v))
+			ret = check_gap(c, c->end, place);
+		c->end = place + vhd_place_bytes(c->v);
+	}
+	return ret;
+}
+
+static uint64_t metadata_end(const struct vhd *v)
+{
+	uint64_t end = 0;
+	unsigned int i;
+
+	for (i = 0; i < v->nr_regions; i++)
+		end = num_max(end, v->region[i].end);
+	return end;
+}
+
+/* After a repair the blocks are others: look where they are now. */
+static int check_places(struct checking *c)
+{
+	struct vhd_block *blocks;
+	uint32_t count;
+	int ret;
+
+	ret = vhd_blocks_get(c->v, c->file_bytes, nothing_new, NULL, &blocks,
 			     &count);
 	if (ret)
 		return ret;
-	c->end = 0;
-	for (i = 0; i < v->nr_regions; i++)
-		c->end = num_max(c->end, v->region[i].end);
-	if (count)
-		c->end = num_max(c->end, (uint64_t)blocks[count - 1].sector *
-				 VHD_SECTOR + vhd_place_bytes(v));
-	c->end = num_round_up(c->end, VHD_SECTOR);
+	c->end = metadata_end(c->v);
+	ret = check_gaps(c, blocks, count);
 	free(blocks);
-	return 0;
+	c->end = num_round_up(num_max(c->end, metadata_end(c->v)), VHD_SECTOR);
+	return ret;
 }
 
 int vhd_check(void *handle, struct cow_check *check, bool repair)
@@ -218,6 +288,6 @@ int vhd_check(void *handle, struct cow_check *check, bool repair)
 				     &blocks, &count);
 	free(blocks);
 	if (!ret)
-		ret = find_end(&c);
+		ret = check_places(&c);
 	return ret ? ret : check_end(&c);
 }

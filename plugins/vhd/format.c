@@ -262,3 +262,9 @@ void vhd_header_encode(const struct vhd_header *h, struct vhd_header_disk *d)
 	}
 	d->checksum = be32_put(header_checksum(d));
 }
+
+void vhd_header_set_time(struct vhd_header_disk *d, uint32_t parent_time)
+{
+	d->parent_time = be32_put(parent_time);
+	d->checksum = be32_put(header_checksum(d));
+}

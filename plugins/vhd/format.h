@@ -160,6 +160,8 @@ void vhd_footer_encode(const struct vhd_footer *f,
 		       struct vhd_footer_disk *disk);
 void vhd_header_encode(const struct vhd_header *h,
 		       struct vhd_header_disk *disk);
+/* Of a header as it stands in a file: all else stays. */
+void vhd_header_set_time(struct vhd_header_disk *disk, uint32_t parent_time);
 
 /* The disk's size by the rule of the creator, or by vhd_size_from(). */
 uint64_t vhd_disk_size(const struct vhd_footer *f);

@@ -178,7 +178,7 @@ static int verify_time(struct vhd *v)
 	if (ret || !now || !v->h.parent_time || now == v->h.parent_time)
 		return ret;
 	return cow_error(v->img, -ESTALE,
-		"its parent %s was written since: its time stamp differs; if it was only copied, open with the option parent-time=any",
+		"its parent %s was written since: its time stamp differs; if it was only copied, open with the option parent-time=any, or amend it with parent-time=now",
 		cow_image_path(v->parent));
 }
 
@@ -193,4 +193,43 @@ int vhd_backing(void *handle, struct cow_image *parent, bool verify)
 	if (!vhd_parent_is_raw(v))
 		ret = verify_id(v);
 	return ret ? ret : verify_time(v);
+}
+
+/* --- Amend ---------------------------------------------------------------- */
+
+/* Time stamp and checksum stand in the first sector: one write changes both. */
+static int write_time(struct vhd *v, uint32_t time)
+{
+	struct vhd_header_disk disk;
+	int ret;
+
+	ret = cow_read(v->img, 0, &disk, sizeof(disk), v->f.data_offset);
+	if (ret)
+		return ret;
+	vhd_header_set_time(&disk, time);
+	ret = cow_write(v->img, 0, &disk, VHD_SECTOR, v->f.data_offset);
+	if (!ret)
+		ret = cow_sync(v->img, 0);
+	if (!ret)
+		v->h.parent_time = time;
+	return ret;
+}
+
+int vhd_amend(void *handle, const char *name, const char *value)
+{
+	struct vhd *v = handle;
+	uint32_t now;
+	int ret;
+
+	if (strcmp(name, "parent-time") || strcmp(value, "now"))
+		return cow_error(v->img, -EINVAL,
+			"%s=%s cannot be amended; parent-time=now can", name,
+			value);
+	if (!vhd_is_diff(v) || !v->parent)
+		return cow_error(v->img, -EINVAL,
+			"has no parent whose time could be taken");
+	ret = vhd_parent_is_raw(v) ? 0 : verify_id(v);
+	if (!ret)
+		ret = vhd_file_time(v->parent, &now);
+	return ret ? ret : write_time(v, now);
 }

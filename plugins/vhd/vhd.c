@@ -368,8 +368,8 @@ static int vhd_describe(void *handle, struct cow_describe *to)
 static const struct cow_option vhd_options[] = {
 	{ "size", "chs, footer: which of them tells the disk's size",
 	  COW_OPTION_OPEN },
-	{ "parent-time", "any: a parent that was copied or touched will do",
-	  COW_OPTION_OPEN },
+	{ "parent-time", "any: a parent that was copied or touched will do; amend: now: take it as it is now",
+	  COW_OPTION_OPEN | COW_OPTION_AMEND },
 	{ "subformat", "dynamic (without it), fixed", COW_OPTION_CREATE },
 	{ 0 }
 };
@@ -391,6 +391,7 @@ static const struct cow_plugin vhd_plugin = {
 	.backing = vhd_backing,
 	.create = vhd_create,
 	.check = vhd_check,
+	.amend = vhd_amend,
 	.describe = vhd_describe,
 };
 

@@ -100,10 +100,11 @@ static inline uint64_t vhd_place_bytes(const struct vhd *v)
 	return (uint64_t)v->bitmap_bytes + v->h.block_size;
 }
 
-/* parent.c: fill parent_path; the callback ->backing(). */
+/* parent.c: fill parent_path; the callbacks ->backing() and ->amend(). */
 int vhd_find_parent(struct vhd *v);
 int vhd_backing(void *handle, struct cow_image *parent, bool verify);
 bool vhd_parent_is_raw(const struct vhd *v);
+int vhd_amend(void *handle, const char *name, const char *value);
 /* The time of the last change of an image's file, as VHD counts. */
 int vhd_file_time(struct cow_image *img, uint32_t *time);
 /* The footer that an image of this format has. */

@@ -204,4 +204,15 @@ check "an unknown command" says 1 "bogus: is no command" bogus a.raw
 check "no image" says 1 "an image must be named" check -f raw
 check "too many images" says 1 "a source and a new image" convert -f raw -O raw a b c
 check "no room for the output" bash -c "'$COWIMG' map -f raw --json a.raw >/dev/full; [ \$? = 1 ]"
+# --- amend ---------------------------------------------------------------------
+
+amends()
+{
+	"$COWIMG" create --force -f qcow2 lazy.qcow2 1m && "$COWIMG" amend -f qcow2 -o lazy_refcounts=on lazy.qcow2 &&
+		qemu-img info lazy.qcow2 | grep -q "lazy refcounts: true" && qemu-img check -q lazy.qcow2 &&
+		"$COWIMG" amend -f qcow2 -o lazy_refcounts=off lazy.qcow2 && qemu-img info lazy.qcow2 | grep -q "lazy refcounts: false"
+}
+check "amends what can be amended" amends
+check "amend: not what the format does not know" refused lazy.qcow2 "cannot be amended" \
+	"$COWIMG" amend -f qcow2 -o cluster_size=4k lazy.qcow2
 finish

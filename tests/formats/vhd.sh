@@ -183,6 +183,22 @@ check "parent-time=any takes it" "$IMAGE_IO" open -o parent-time=any vhd c.vhd
 vhd set c.vhd "header.parent_id=x00112233445566778899aabbccddeeff"
 check "refuses another parent" expect_refused vhd c.vhd "their unique ids differ" -o parent-time=any
 
+# Taken as it is now, it is no other; the rest of the header stays.
+vhd set c.vhd "header.parent_id=x$(vhd get p.vhd footer.unique_id)"
+check "still refused" expect_refused vhd c.vhd "its time stamp differs"
+amended()
+{
+	cp c.vhd before.vhd
+	"$COWIMG" amend -f vhd -o parent-time=now c.vhd && "$IMAGE_IO" open vhd c.vhd &&
+		[ "$(vhd get c.vhd header.parent_time)" = $((1700000000 - 946684800)) ] &&
+		[ "$(cmp -l c.vhd before.vhd | awk '$1 <= 512 + 36 || $1 > 512 + 60' | wc -l)" = 0 ]
+}
+check "the parent's time is amended" amended
+check "the second opinion takes it" /usr/bin/python3 "$FORMATS_SRC/second.py" vhd second.raw c.vhd p.vhd
+check "nothing else is amended" refused c.vhd "parent-time=now can" "$COWIMG" amend -f vhd -o size=chs c.vhd
+vhd set c.vhd "header.parent_id=x00112233445566778899aabbccddeeff"
+check "not to another parent" refused c.vhd "their unique ids differ" "$COWIMG" amend -f vhd -o parent-time=now c.vhd
+
 # --- The parent's names -------------------------------------------------------
 mkdir sub elsewhere
 cp p.raw sub/base.raw
@@ -204,6 +220,38 @@ name=$(printf 'B\303\244se \360\237\232\200.raw')
 cp p.raw "$name"
 "$COWIMG" create -f vhd -b "$name" -F raw utf.vhd
 check "a name that needs UTF-16" read_as utf.vhd p.raw
+
+# --- Lost space in the midst of the file ----------------------------------------
+# As a crash leaves it: a block that nothing refers to, with others behind it.
+status_of() { local want=$1 is; shift; "$@"; is=$?; [ $is = "$want" ] || { echo "status $is, not $want"; return 1; }; }
+lost_middle()
+{
+	local blocks after
+	rm -f lost.vhd mirror.raw
+	"$COWIMG" create -f vhd -s 1m lost.vhd 3m && truncate -s 3m mirror.raw || return 1
+	head -c 3145728 /dev/urandom >plain.raw
+	"$COWIMG" convert --force -f raw -O vhd -s 1m plain.raw lost.vhd && vhd set lost.vhd 'bat[1]=0xffffffff' &&
+		cp plain.raw mirror.raw && dd if=/dev/zero of=mirror.raw bs=1M seek=1 count=1 conv=notrunc status=none &&
+		blocks=$(stat -c %b lost.vhd) && status_of 3 "$COWIMG" check -f vhd lost.vhd &&
+		"$COWIMG" check -f vhd lost.vhd | grep -q "bytes from offset .* are in no block" &&
+		"$COWIMG" check -f vhd -r lost.vhd && status_of 0 "$COWIMG" check -f vhd lost.vhd &&
+		after=$(stat -c %b lost.vhd) && [ $((blocks - after)) -ge 2000 ] && oracle_read vhd lost.vhd && read_as lost.vhd mirror.raw
+}
+check "lost space between two blocks is told, and given back" lost_middle
+lost_first()
+{
+	"$COWIMG" convert --force -f raw -O vhd -s 1m plain.raw lost.vhd && vhd set lost.vhd 'bat[0]=0xffffffff' &&
+		status_of 3 "$COWIMG" check -f vhd lost.vhd && "$COWIMG" check -f vhd -r lost.vhd &&
+		status_of 0 "$COWIMG" check -f vhd lost.vhd && oracle_read vhd lost.vhd
+}
+check "and before the first" lost_first
+others_space()
+{
+	"$COWIMG" convert --force -f raw -O vhd -s 1m plain.raw lost.vhd &&
+		vhd set lost.vhd 'bat[0]=0xffffffff' footer.creator=x74617000 && cp lost.vhd kept &&
+		"$COWIMG" check -f vhd -r lost.vhd && cmp lost.vhd kept
+}
+check "but not what another program keeps there" others_space
 
 # --- Mischief -----------------------------------------------------------------
 # The user of a fixed disk writes a footer into its first sector.
