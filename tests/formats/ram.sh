@@ -10,7 +10,9 @@ tmpfs) ;;
 *) echo "$ME: SKIP: /dev/shm is no tmpfs"; exit 77 ;;
 esac
 shm=$(mktemp -d /dev/shm/ram.XXXXXX)
-trap 'rm -rf "$shm" "$WORK"; exit 1' EXIT
+# A folder that is not in memory, whatever TMPDIR is.
+solid=$(mktemp -d /var/tmp/ram.XXXXXX)
+trap 'rm -rf "$shm" "$solid" "$WORK"; exit 1' EXIT
 disk=$shm/disk
 
 is_raw() { oracle_raw raw "$disk" theirs.raw && "$IMAGE_IO" read ram "$disk" ours.raw && same_contents ours.raw theirs.raw; }
@@ -49,12 +51,12 @@ check "not beside a writer as raw" while_open -w raw expect_refused ram "$disk" 
 check "readers as raw go together" while_open -r raw "$IMAGE_IO" open raw "$disk"
 check "an overlay over it" "$COWIMG" create -f dscow -b "$disk" -F ram over
 check "beside a reader" while_open -r ram "$IMAGE_IO" -w open dscow over
-truncate -s 1m file
-check "no file on a disk" expect_refused ram file "no file in memory"
-check "nor created there" refused file "no file in memory" "$COWIMG" create --force -f ram file 1m
+truncate -s 1m "$solid/file"
+check "no file on a disk" expect_refused ram "$solid/file" "no file in memory"
+check "nor created there" refused "$solid/file" "no file in memory" "$COWIMG" create --force -f ram "$solid/file" 1m
 truncate -s 1000 "$shm/odd"
 check "no odd size" expect_refused ram "$shm/odd" "whole sectors"
 : >"$shm/empty"
 check "not empty" expect_refused ram "$shm/empty" "has 0 bytes"
-rm -rf "$shm"
+rm -rf "$shm" "$solid"
 finish
