@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
 # kernel.sh FORMAT [--by qemu|us] [--size MIB] [--seconds S] [--seed N]
-#	[--option NAME=VALUE]: a device of an image of FORMAT, in the test machine
+#	[--option NAME=VALUE] [--split]: a device of an image of FORMAT, in the test
+#	machine. --split: of a VMDK whose disk is in two files, a descriptor names them
 #
 # The image is made by qemu-img (or by us); a file system on it is put under load,
 # trimmed and unmounted. Then qemu-img check finds nothing, and qemu-img reads what
@@ -12,6 +13,7 @@
 . "$(dirname "$(readlink -f "$0")")/../workload/lib.sh"
 
 by=qemu
+split=
 options=()
 format=${1:?"usage: kernel.sh FORMAT [OPTION...]"}
 shift
@@ -19,6 +21,7 @@ rest=()
 while [ $# -gt 0 ]; do
 	case $1 in
 	--by) by=$2; shift ;;
+	--split) split=1 ;;
 	--option) options+=(-o "$2"); shift ;;
 	*) rest+=("$1") ;;
 	esac
@@ -39,8 +42,26 @@ qemu_format()
 	esac
 }
 
+# Two sparse files, as of a disk that is larger than 2 GiB.
+make_split()
+{
+	local half
+	for half in 1 2; do
+		qemu-img create -q -f vmdk -o subformat=twoGbMaxExtentSparse "half$half.vmdk" "$((WL_SIZE / 2))M"
+	done
+	{
+		sed '/^RW /d' half1.vmdk
+		grep -h '^RW ' half1.vmdk half2.vmdk
+	} >image
+	grep -c '^RW .*SPARSE' image | grep -qx 2 || wl_die "the descriptor names no two files"
+}
+
 make_image()
 {
+	if [ -n "$split" ]; then
+		make_split
+		return
+	fi
 	if [ "$by" = qemu ] && [ -n "$(qemu_format "$format")" ]; then
 		qemu-img create -q -f "$(qemu_format "$format")" ${options[@]+"${options[@]}"} \
 			image "${WL_SIZE}M"
@@ -56,7 +77,9 @@ make_image()
 attach()
 {
 	WL_NAME=$1 DEV=/dev/mapper/$1
-	cowd -p "$2" "$1" "$3"
+	# Nothing that an image names is written unless that is allowed.
+	[ -z "$split" ] || [ "$3" != image ] || ! cowd -p "$2" "$1" "$3" || wl_die "cowd writes files that it was not allowed to"
+	cowd -p "$2" ${split:+--allow-write "$WL_DIR"} "$1" "$3"
 	[ -b "$DEV" ] || wl_die "cowd ended well, but there is no $DEV"
 }
 
