@@ -39,6 +39,7 @@ static const char help_text[] =
 "       cowctl [--run-dir DIR] stop [--force] NAME\n"
 "       cowctl [--run-dir DIR] upgrade NAME\n"
 "       cowctl [--run-dir DIR] keep NAME\n"
+"       cowctl [--run-dir DIR] grow NAME\n"
 "\n"
 "  list              devices, and whether their cowd lives\n"
 "  status            what cowd and the kernel say of one device, or of all\n"
@@ -49,6 +50,7 @@ static const char help_text[] =
 "                    of what the kernel remembers\n"
 "  keep              stay, and serve the device again whenever its cowd dies, until\n"
 "                    it is gone\n"
+"  grow              give the device the size that its image has grown to\n"
 "\n"
 "  -f, --force       stop: when cowd died and cannot serve the image again, drop\n"
 "                    what was written since the last flush\n"
@@ -402,7 +404,11 @@ static int command_stop(const char *name, bool force)
 	return dead ? EXIT_OK : ret;
 }
 
-/* ---- upgrade ------------------------------------------------------------ */
+/* ---- upgrade, grow ------------------------------------------------------ */
+
+/* What was done, by the status before and the one now. */
+typedef int say_done(const char *name, struct json_object *before,
+		     struct json_object *now);
 
 /* The status of @name now; NULL when nobody answers. */
 static struct json_object *state_now(const char *name)
@@ -449,8 +455,22 @@ static int say_upgraded(const char *name, struct json_object *before,
 	return EXIT_OK;
 }
 
+static uint64_t size_of(struct json_object *status)
+{
+	return get_number(get(status, "device"), "size");
+}
+
+static int say_grown(const char *name, struct json_object *before,
+		     struct json_object *now)
+{
+	printf("%s: %" PRIu64 " bytes, before %" PRIu64 "\n", name,
+	       size_of(now), size_of(before));
+	return EXIT_OK;
+}
+
 /* What the new program had to say comes behind the JSON, and then the end. */
-static int upgrade(const char *name, struct json_object *before)
+static int upgrade(const char *name, struct json_object *before,
+		   say_done *done)
 {
 	struct json_object *answer = NULL, *now;
 	int ret, err = ask(name, "upgrade\n", UPGRADE_S, &answer);
@@ -467,12 +487,12 @@ static int upgrade(const char *name, struct json_object *before)
 	if (!now)
 		return say(EXIT_FAILED, "%s: the new cowd does not serve it, its log says why; it goes on with what the kernel remembers, and cowd --recover %s serves it again",
 			   name, name);
-	ret = say_upgraded(name, before, now);
+	ret = done(name, before, now);
 	json_object_put(now);
 	return ret;
 }
 
-static int command_upgrade(const char *name)
+static int command_upgrade(const char *name, say_done *done)
 {
 	struct json_object *before = NULL;
 	int ret = get_status(name, &before);
@@ -481,7 +501,7 @@ static int command_upgrade(const char *name)
 		ret = say(EXIT_FAILED, "%s: its cowd died; cowd --recover %s starts the one that is installed",
 			  name, name);
 	if (ret == EXIT_OK)
-		ret = upgrade(name, before);
+		ret = upgrade(name, before, done);
 	json_object_put(before);
 	return ret;
 }
@@ -489,7 +509,7 @@ static int command_upgrade(const char *name)
 static int run_command(int argc, char **argv, bool json, bool force)
 {
 	if (argc < 1)
-		return say(EXIT_USAGE, "a command is wanted: list, status, stop, upgrade or keep; see cowctl --help");
+		return say(EXIT_USAGE, "a command is wanted: list, status, stop, upgrade, keep or grow; see cowctl --help");
 	if (argc > 1 && !cowd_name_valid(argv[1]))
 		return say(EXIT_USAGE, "%s: not a name of a device", argv[1]);
 	if (!strcmp(argv[0], "list") && argc == 1)
@@ -499,9 +519,12 @@ static int run_command(int argc, char **argv, bool json, bool force)
 	if (!strcmp(argv[0], "stop") && argc == 2)
 		return command_stop(argv[1], force);
 	if (!strcmp(argv[0], "upgrade") && argc == 2)
-		return command_upgrade(argv[1]);
+		return command_upgrade(argv[1], say_upgraded);
 	if (!strcmp(argv[0], "keep") && argc == 2)
 		return keep(argv[1]);
+	/* Who takes over opens the image anew, and makes the device as large. */
+	if (!strcmp(argv[0], "grow") && argc == 2)
+		return command_upgrade(argv[1], say_grown);
 	return say(EXIT_USAGE, "%s: not a command, or wrong arguments; see cowctl --help",
 		   argv[0]);
 }

@@ -5,8 +5,8 @@
  *
  * What must hold: its name is the one that the user gave, its destinations are
  * the files that the parent itself made devices of.  A device that is there
- * already is touched only if it is known to be this one, and keeps the policy
- * that is in force there, unless the user says another one now.
+ * already is touched only if it is known to be this one, and keeps what is in
+ * force there (policy, no_space, map_memory), unless the user says so now.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -98,36 +98,41 @@ int device_check(void)
 			  o->name);
 }
 
-/* ---- policy -------------------------------------------------------------- */
+/* ---- policy and other features ------------------------------------------- */
 
-int device_get_policy(enum dmu_policy *policy, uint32_t *timeout_s)
+int device_get_features(struct dmu_table *features)
 {
 	static char table[TABLE_MAX];
 	int err = dmu_device_table(parent.options->name, table, sizeof(table));
 
-	return err ? err : dmu_table_policy(table, policy, timeout_s);
+	return err ? err : dmu_table_features(table, features);
 }
 
 /*
- * What holds for the device that is taken over, to @parent.options.  One that
- * an upgrade, which did not get to its end, made queue has it in its record;
- * so does one that died before it had a table.
+ * What holds for the device that is taken over, to @parent.options; one that
+ * died before it had a table has it in its record.  So has one whose policy an
+ * upgrade, which did not get to its end, made queue.
  */
-static void find_policy(void)
+static void find_features(void)
 {
 	struct cowd_options *o = parent.options;
-	enum dmu_policy policy;
-	uint32_t timeout_s;
+	struct dmu_table now;
 
-	if (o->policy_given || device_get_policy(&policy, &timeout_s) ||
-	    (o->policy_held && policy == DMU_POLICY_QUEUE))
+	if (device_get_features(&now))
 		return;
-	o->policy = policy;
-	o->timeout_s = timeout_s;
+	if (!o->no_space_given)
+		o->no_space_wait = now.no_space_wait;
+	if (!o->map_memory_given && now.map_memory_kib)
+		o->map_memory_kib = now.map_memory_kib;
+	if (o->policy_given ||
+	    (o->policy_held && now.policy == DMU_POLICY_QUEUE))
+		return;
+	o->policy = now.policy;
+	o->timeout_s = now.timeout_s;
 }
 
-/* As the table line has it, for a message. */
-static void set_policy(struct cowd_options *o)
+/* What the table did not say, by messages. */
+static void set_features(struct cowd_options *o)
 {
 	static const char *const names[] = {
 		[DMU_POLICY_QUEUE] = "queue",
@@ -142,6 +147,8 @@ static void set_policy(struct cowd_options *o)
 	else
 		snprintf(text, sizeof(text), "policy %s", names[o->policy]);
 	err = dmu_device_message(o->name, text);
+	if (!err && !o->no_space_wait)	/* a table says only the other */
+		err = dmu_device_message(o->name, "no_space fail");
 	if (!err && o->policy_held) {
 		o->policy_held = false;
 		err = cowd_record_write(&parent.record, o, parent.worker);
@@ -229,8 +236,22 @@ static int attach(const struct cowd_geometry *geometry)
 				  strerror(-fd));
 	parent.attached = true;
 	if (parent.options->recover)
-		set_policy(parent.options);
+		set_features(parent.options);
 	return fd;
+}
+
+/* Whoever uses the device counts on its size: it may only grow. */
+static int check_size(const struct cowd_geometry *geometry)
+{
+	const struct cowd_options *o = parent.options;
+	struct dmu_info info;
+
+	if (!o->recover || dmu_device_info(o->name, &info) ||
+	    geometry->nr_sectors >= info.nr_sectors)
+		return 0;
+	return cowd_error(-EINVAL, "%s: has %llu sectors, but its device %s has %llu already: make it as large again",
+			  o->image, (unsigned long long)geometry->nr_sectors,
+			  o->name, (unsigned long long)info.nr_sectors);
 }
 
 int device_serve(const struct cowd_geometry *geometry)
@@ -244,8 +265,11 @@ int device_serve(const struct cowd_geometry *geometry)
 	if (parent.adopted && !parent.files.found_own)
 		return cowd_error(-EEXIST, "%s: a device of that name exists already, and is made of another image",
 				  o->name);
+	err = check_size(geometry);
+	if (err)
+		return err;
 	if (o->recover)
-		find_policy();
+		find_features();
 	/* First the record: there is no moment with a device and without it. */
 	err = cowd_record_write(&parent.record, o, parent.worker);
 	if (err)

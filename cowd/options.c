@@ -109,6 +109,7 @@ static int parse_policy(struct cowd_options *o, const char *text)
 
 static int parse_no_space(struct cowd_options *o, const char *text)
 {
+	o->no_space_given = true;
 	o->no_space_wait = !strcmp(text, "wait");
 	if (o->no_space_wait || !strcmp(text, "fail"))
 		return 0;
@@ -129,6 +130,7 @@ static int parse_map_memory(struct cowd_options *o, const char *text)
 	uint64_t bytes;
 	int err = parse_size("--map-memory", text, 1024, &bytes);
 
+	o->map_memory_given = true;
 	o->map_memory_kib = bytes / 1024;
 	return err;
 }

@@ -29,10 +29,11 @@ struct cowd_options {
 	const char *allowed_write[COWD_MAX_LIST + 1];	/* and written */
 	enum dmu_policy policy;
 	uint32_t timeout_s;
-	bool policy_given;		/* by --policy; else that of a device stays */
+	bool policy_given;		/* these three: else what a device has stays */
 	bool policy_held;		/* the device queues only until an upgrade is over */
-	bool no_space_wait;
+	bool no_space_wait, no_space_given;
 	uint64_t map_memory_kib;	/* 0: the target's default */
+	bool map_memory_given;
 	uint64_t cache_bytes;		/* 0: libcow's default */
 	bool foreground, read_only, recover;
 	bool verbose;

@@ -224,9 +224,11 @@ static int from_json(struct json_object *object, struct cowd_options *o)
 	get_list(object, "allowed", o->allowed);
 	get_list(object, "allowed_write", o->allowed_write);
 	get_policy(object, o);
-	o->map_memory_kib = get_number(object, "map_memory_kib");
+	if (!o->map_memory_given)
+		o->map_memory_kib = get_number(object, "map_memory_kib");
 	o->cache_bytes = get_number(object, "cache_bytes");
-	o->no_space_wait = get_number(object, "no_space_wait");
+	if (!o->no_space_given)
+		o->no_space_wait = get_number(object, "no_space_wait");
 	o->read_only = get_number(object, "read_only");
 	return 0;
 }

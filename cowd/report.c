@@ -54,6 +54,7 @@ static struct json_object *device_json(const struct cowd_options *options)
 	add_flag(o, "exists", true);
 	add_number(o, "major", info.major);
 	add_number(o, "minor", info.minor);
+	add_number(o, "size", info.nr_sectors * 512);
 	add_number(o, "open_count", (uint64_t)info.open_count);
 	add_flag(o, "suspended", info.suspended);
 	add_flag(o, "read_only", info.read_only);

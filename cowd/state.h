@@ -80,8 +80,8 @@ int request_serve(void);
 
 /* Does what there is fit what is wanted?  May turn the start into a recovery. */
 int device_check(void);
-/* The policy in force. */
-int device_get_policy(enum dmu_policy *policy, uint32_t *timeout_s);
+/* What is in force, see dmu_table_features(). */
+int device_get_features(struct dmu_table *features);
 /* Make the device, or take it over, and attach: a descriptor, or reported. */
 int device_serve(const struct cowd_geometry *geometry);
 /* A start failed: who waits for the device that it made gets errors now. */

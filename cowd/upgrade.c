@@ -115,10 +115,15 @@ static void execute(const struct cowd_options *o)
  */
 static int hold_policy(struct cowd_options *o)
 {
-	int err = device_get_policy(&o->policy, &o->timeout_s);
+	struct dmu_table now;
+	int err = device_get_features(&now);
 
-	if (err || o->policy == DMU_POLICY_QUEUE)
+	if (err)
 		return err;
+	o->policy = now.policy;
+	o->timeout_s = now.timeout_s;
+	if (o->policy == DMU_POLICY_QUEUE)
+		return 0;
 	o->policy_held = true;
 	err = cowd_record_write(&parent.record, o, parent.worker);
 	return err ? err : dmu_device_message(o->name, "policy queue");

@@ -273,6 +273,24 @@ static int read_info(struct dm_task *task, struct dmu_info *info)
 	return 0;
 }
 
+/* Not by device-mapper's ioctls, of which each tells something else. */
+static uint64_t read_sectors(const struct dmu_info *info)
+{
+	unsigned long long n = 0;
+	char path[64];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/size", info->major,
+		 info->minor);
+	f = fopen(path, "re");
+	if (!f)
+		return 0;
+	if (fscanf(f, "%llu", &n) != 1)
+		n = 0;
+	fclose(f);
+	return n;
+}
+
 int dmu_device_info(const char *name, struct dmu_info *info)
 {
 	struct dm_task *task;
@@ -284,6 +302,8 @@ int dmu_device_info(const char *name, struct dmu_info *info)
 	if (!err)
 		err = read_info(task, info);
 	dm_task_destroy(task);
+	if (!err)
+		info->nr_sectors = read_sectors(info);
 	return err;
 }
 

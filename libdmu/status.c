@@ -26,7 +26,7 @@ static const struct {
 static bool next_word(const char **line, char *word, size_t size)
 {
 	const char *start = *line + strspn(*line, " ");
-	size_t len = strcspn(start, " ");
+	size_t len = strcspn(start, " \n");
 
 	if (!len || len >= size)
 		return false;
@@ -135,33 +135,47 @@ static int skip_devices(const char **line, uint64_t *nr_words)
 	return (*line)[strspn(*line, " \n")] ? next_number(line, nr_words) : 0;
 }
 
-/* A policy is one word, but timeout; all other features have a value. */
-int dmu_table_policy(const char *line, enum dmu_policy *policy,
-		     uint32_t *timeout_s)
+static int set_feature(struct dmu_table *table, const char *name,
+		       const char *value)
 {
-	uint64_t nr_words, seconds;
-	char word[32];
+	uint64_t number;
 
-	*policy = DMU_POLICY_QUEUE;
-	*timeout_s = 0;
+	if (!strcmp(name, "no_space")) {
+		table->no_space_wait = !strcmp(value, "wait");
+		return 0;
+	}
+	if (strcmp(name, "timeout") && strcmp(name, "map_memory"))
+		return 0;
+	if (parse_number(value, &number) || !number || number > UINT32_MAX)
+		return -EINVAL;
+	if (*name == 't')
+		table->timeout_s = (uint32_t)number;
+	else
+		table->map_memory_kib = number;
+	return 0;
+}
+
+/* A policy is one word, but timeout; all other features have a value. */
+int dmu_table_features(const char *line, struct dmu_table *table)
+{
+	char name[32], value[32];
+	uint64_t nr_words;
+
+	table->policy = DMU_POLICY_QUEUE;
+	table->timeout_s = 0;
+	table->no_space_wait = false;
+	table->map_memory_kib = 0;
 	if (skip_devices(&line, &nr_words))
 		return -EINVAL;
 	for (; nr_words; nr_words--) {
-		if (!next_word(&line, word, sizeof(word)))
+		if (!next_word(&line, name, sizeof(name)))
 			return -EINVAL;
-		if (!find_policy(word, policy) &&
-		    *policy != DMU_POLICY_TIMEOUT)
+		if (!find_policy(name, &table->policy) &&
+		    table->policy != DMU_POLICY_TIMEOUT)
 			continue;
-		if (!--nr_words)
+		if (!--nr_words || !next_word(&line, value, sizeof(value)) ||
+		    set_feature(table, name, value))
 			return -EINVAL;
-		if (strcmp(word, "timeout")) {
-			next_word(&line, word, sizeof(word));
-			continue;
-		}
-		if (next_number(&line, &seconds) || !seconds ||
-		    seconds > UINT32_MAX)
-			return -EINVAL;
-		*timeout_s = (uint32_t)seconds;
 	}
 	return 0;
 }

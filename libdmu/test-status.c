@@ -67,51 +67,56 @@ static void damaged(void **state)
 			fail_msg("accepted: %s", lines[i]);
 }
 
-static void table_policies(void **state)
+static void table_features(void **state)
 {
 	static const struct {
 		const char *line;
 		int err;
 		enum dmu_policy policy;
 		uint32_t timeout_s;
+		uint64_t map_memory_kib;
+		bool no_space_wait;
 	} lines[] = {
 		{ "mydev 128 2 7:0 ro:7:1 5 queue map_memory 65536 no_space fail",
-		  0, DMU_POLICY_QUEUE, 0 },
+		  0, DMU_POLICY_QUEUE, 0, 65536, false },
 		{ "mydev 128 2 7:0 ro:7:1 3 fail map_memory 65536\n", 0,
-		  DMU_POLICY_FAIL, 0 },
+		  DMU_POLICY_FAIL, 0, 65536, false },
 		{ "mydev 128 1 7:0 4 timeout 30 map_memory 65536", 0,
-		  DMU_POLICY_TIMEOUT, 30 },
+		  DMU_POLICY_TIMEOUT, 30, 65536, false },
 		{ "mydev 128 1 7:0 4 map_memory 65536 timeout 86400", 0,
-		  DMU_POLICY_TIMEOUT, 86400 },
+		  DMU_POLICY_TIMEOUT, 86400, 65536, false },
 		/* Names of devices and keys are not words of the policy. */
-		{ "fail 128 1 timeout", 0, DMU_POLICY_QUEUE, 0 },
-		{ "fail 128 1 timeout 2 newer fail", 0, DMU_POLICY_QUEUE, 0 },
-		{ "mydev 128 1 7:0 3 no_space wait fail", 0, DMU_POLICY_FAIL, 0 },
-		{ "", -EINVAL, 0, 0 },
-		{ "mydev 128", -EINVAL, 0, 0 },
-		{ "mydev 128 2 7:0", -EINVAL, 0, 0 },
-		{ "mydev 128 99999 7:0 1 fail", -EINVAL, 0, 0 },
-		{ "mydev 128 1 7:0 2 fail", -EINVAL, 0, 0 },
-		{ "mydev 128 1 7:0 x", -EINVAL, 0, 0 },
-		{ "mydev 128 1 7:0 1 newer", -EINVAL, 0, 0 },
-		{ "mydev 128 1 7:0 1 timeout", -EINVAL, 0, 0 },
-		{ "mydev 128 1 7:0 1 timeout 30", -EINVAL, 0, 0 },
-		{ "mydev 128 1 7:0 2 timeout 0", -EINVAL, 0, 0 },
-		{ "mydev 128 1 7:0 2 timeout 4294967296", -EINVAL, 0, 0 },
+		{ "fail 128 1 timeout", 0, DMU_POLICY_QUEUE, 0, 0, false },
+		{ "fail 128 1 timeout 2 newer fail", 0, DMU_POLICY_QUEUE, 0, 0,
+		  false },
+		{ "mydev 128 1 7:0 3 no_space wait fail", 0, DMU_POLICY_FAIL, 0,
+		  0, true },
+		{ .line = "", .err = -EINVAL },
+		{ .line = "mydev 128", .err = -EINVAL },
+		{ .line = "mydev 128 2 7:0", .err = -EINVAL },
+		{ .line = "mydev 128 99999 7:0 1 fail", .err = -EINVAL },
+		{ .line = "mydev 128 1 7:0 2 fail", .err = -EINVAL },
+		{ .line = "mydev 128 1 7:0 x", .err = -EINVAL },
+		{ .line = "mydev 128 1 7:0 1 newer", .err = -EINVAL },
+		{ .line = "mydev 128 1 7:0 1 timeout", .err = -EINVAL },
+		{ .line = "mydev 128 1 7:0 1 timeout 30", .err = -EINVAL },
+		{ .line = "mydev 128 1 7:0 2 timeout 0", .err = -EINVAL },
+		{ .line = "mydev 128 1 7:0 2 timeout 4294967296", .err = -EINVAL },
+		{ .line = "mydev 128 1 7:0 2 map_memory x", .err = -EINVAL },
 	};
-	enum dmu_policy policy;
-	uint32_t timeout_s;
+	struct dmu_table table;
 	size_t i;
 
 	(void)state;
 	for (i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
-		if (dmu_table_policy(lines[i].line, &policy, &timeout_s) !=
-		    lines[i].err)
+		if (dmu_table_features(lines[i].line, &table) != lines[i].err)
 			fail_msg("%s: not as wanted", lines[i].line);
 		if (lines[i].err)
 			continue;
-		assert_int_equal(policy, lines[i].policy);
-		assert_int_equal(timeout_s, lines[i].timeout_s);
+		assert_int_equal(table.policy, lines[i].policy);
+		assert_int_equal(table.timeout_s, lines[i].timeout_s);
+		assert_int_equal(table.map_memory_kib, lines[i].map_memory_kib);
+		assert_int_equal(table.no_space_wait, lines[i].no_space_wait);
 	}
 }
 
@@ -122,7 +127,7 @@ int main(void)
 		cmocka_unit_test(policies),
 		cmocka_unit_test(newer_kernel),
 		cmocka_unit_test(damaged),
-		cmocka_unit_test(table_policies),
+		cmocka_unit_test(table_features),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

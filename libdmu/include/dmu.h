@@ -65,6 +65,7 @@ struct dmu_table {
 /* dmu_device_info() */
 struct dmu_info {
 	uint32_t major, minor;
+	uint64_t nr_sectors;	/* 0: no table yet */
 	int32_t open_count;
 	bool suspended;
 	bool read_only;
@@ -173,9 +174,11 @@ int dmu_device_status(const char *name, struct dmu_status *status);
  */
 int dmu_device_table(const char *name, char *buf, size_t size);
 
-/* The policy of such parameters: that in force, if they are of a live table. */
-int dmu_table_policy(const char *params, enum dmu_policy *policy,
-		     uint32_t *timeout_s);
+/*
+ * policy, timeout_s, no_space_wait and map_memory_kib of such parameters: those
+ * in force, if they are of a live table.  0 or -EINVAL.
+ */
+int dmu_table_features(const char *params, struct dmu_table *table);
 
 /* Send a message (dmsetup message NAME 0 @text) to the target. */
 int dmu_device_message(const char *name, const char *text);

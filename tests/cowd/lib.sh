@@ -46,10 +46,15 @@ die()
 	exit 1
 }
 
-# What a cowd that ended, or never began, must not leave.
+# What a cowd that ended, or never began, must not leave.  Its processes end
+# after cowctl has heard that all is done: on a busy machine that may take a while.
 nothing_left()
 {
 	local left
+	for _ in $(seq 200); do
+		[ -n "$(daemons)" ] || break
+		sleep 0.05
+	done
 	left=$(dmsetup ls | grep -v '^No devices')
 	[ -z "$left" ] || fail "$1: left the device $left"
 	left=$(losetup -a)
@@ -165,6 +170,13 @@ in_force()
 {
 	dmsetup table mydev | grep -q " $1 map_memory" ||
 		fail "$2: the policy is not $1: $(dmsetup table mydev)"
+}
+
+# features_in_force "map_memory KIB no_space X" WHEN
+features_in_force()
+{
+	dmsetup table mydev | grep -q " $1\$" ||
+		fail "$2: not in force: $1: $(dmsetup table mydev)"
 }
 
 # kill_cowd WHO: pid, worker or both; until all are gone.

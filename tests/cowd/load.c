@@ -345,14 +345,16 @@ static int verify(const char *path, struct state *st)
 {
 	int fd = open_or_die(path, O_RDONLY);
 	static uint8_t buf[1 << 20];
-	uint64_t sector;
+	uint64_t sector, left;
 	ssize_t n;
 
 	st->errors = 0;
 	if (sectors_of(fd) != st->sectors)
 		fprintf(stderr, "load: %s: %" PRIu64 " sectors\n", path, sectors_of(fd));
 	for (sector = 0; sector < st->sectors; sector += (uint64_t)n / SECTOR) {
-		n = pread(fd, buf, sizeof(buf), (off_t)(sector * SECTOR));
+		left = (st->sectors - sector) * SECTOR;	/* it may have grown */
+		n = pread(fd, buf, left < sizeof(buf) ? left : sizeof(buf),
+			  (off_t)(sector * SECTOR));
 		if (n < (ssize_t)SECTOR)
 			die(path);
 		check(st, buf, sector, (unsigned int)n / SECTOR);
