@@ -317,6 +317,8 @@ static void print_status(struct json_object *status)
 		if (get_number(kernel, "no_space"))
 			printf("  space    %" PRIu64 " writes wait for space under the image\n",
 			       get_number(kernel, "no_space"));
+		if (json_object_get_boolean(get(kernel, "data_lost")))
+			printf("  flush    one failed, data may be lost: uncommitted blocks are not committed\n");
 		print_numbers("io", kernel, io);
 		print_numbers("cow", kernel, cow);
 		print_numbers("map", kernel, map);

@@ -103,6 +103,7 @@ static struct json_object *kernel_json(const char *name)
 	add_flag(o, "metadata_dirty", st.metadata_dirty);
 	add_flag(o, "failed", st.failed);
 	add_number(o, "no_space", st.no_space);
+	add_flag(o, "data_lost", st.data_lost);
 	return o;
 }
 

@@ -93,6 +93,7 @@ struct cowd_serve {
 	/* Events that cannot begin yet: a ring. */
 	unsigned int deferred_first, nr_deferred;
 	struct dmu_event deferred[MAX_DEFERRED];
+	bool lost_known;	/* the kernel knows that data may be lost */
 	int64_t commit_at;	/* ms, or 0: not armed */
 	int commit_ms;
 	struct cowd_serve_stats stats;
@@ -536,9 +537,20 @@ static void retry_behind_copied(struct cowd_serve *s)
 			again(&s->slots[i]);
 }
 
+/* A sync of libcow's own failed: the kernel hears of it before anything else. */
+static void tell_lost(struct cowd_serve *s)
+{
+	if (s->lost_known || !cow_commits_held(s->chain))
+		return;
+	s->lost_known = true;
+	check_fatal(s, dmu_report_lost(s->channel));
+}
+
 static void commit_done(struct slot *slot, int status)
 {
 	struct cowd_serve *s = slot->serve;
+
+	tell_lost(s);
 
 	if (status && status != s->stats.commit_error)
 		cowd_log(COWD_ERROR, "commit failed: %s", strerror(-status));
@@ -683,6 +695,10 @@ static void start(struct cowd_serve *s, const struct dmu_event *event)
 	case DMU_EV_INVALIDATED:
 		invalidated(s, event);
 		break;
+	case DMU_EV_LOST:
+		s->lost_known = true;
+		cow_hold_commits(s->chain);
+		break;
 	default:	/* REPLAY_END: nothing to do */
 		break;
 	}
@@ -709,8 +725,10 @@ static int read_events(struct cowd_serve *s)
 		return n == -EAGAIN ? 0 : n;
 	for (i = 0; i < n; i++) {
 		count_event(s, &events[i]);
-		if (events[i].type == DMU_EV_FLUSH)
+		if (events[i].type == DMU_EV_FLUSH) {
 			s->commit_ms = COMMIT_MS;
+			s->lost_known = false;	/* it would not ask */
+		}
 		start(s, &events[i]);
 	}
 	return 0;
@@ -1018,6 +1036,7 @@ int cowd_serve_work(struct cowd_serve *s)
 	ask_for_commit(s);
 	look_for_room(s);
 	cow_dispatch(s->chain);
+	tell_lost(s);
 	err = flush_replies(s);
 	if (err)
 		return err;
@@ -1025,6 +1044,17 @@ int cowd_serve_work(struct cowd_serve *s)
 	if (err)
 		return err;
 	return flush_replies(s);
+}
+
+bool cowd_serve_may_commit(struct cowd_serve *s)
+{
+	const struct dmu_event *events;
+	int n;
+
+	do
+		n = dmu_read_events(s->channel, &events);
+	while (n > 0);
+	return n == -ENODEV;
 }
 
 bool cowd_serve_wants_events(const struct cowd_serve *s)

@@ -53,6 +53,8 @@ int cowd_serve_timeout(const struct cowd_serve *serve);
  * another error that ends the service.
  */
 int cowd_serve_work(struct cowd_serve *serve);
+/* The target is gone: may what it left uncommitted go to the image? */
+bool cowd_serve_may_commit(struct cowd_serve *serve);
 
 void cowd_serve_stats(const struct cowd_serve *serve,
 		      struct cowd_serve_stats *stats);

@@ -94,10 +94,23 @@ void stop_begin(void)
 		start_step(sync_device, SYNCING, SYNC_S);
 }
 
+static bool may_be_lost(void)
+{
+	struct dmu_status status;
+
+	return !dmu_device_status(parent.options->name, &status) &&
+	       status.data_lost;
+}
+
 void stop_synced(int err)
 {
+	const char *name = parent.options->name;
+
 	if (!err)
 		start_step(remove_device, REMOVING, REMOVE_S);
+	else if (err != HELPER_TIMEOUT && may_be_lost())
+		stop_failed("%s: a flush failed, so data that is not committed may be lost; dmsetup remove %s drops it, dmsetup message %s 0 commit_anyway trusts it; it goes on",
+			    name, name, name);
 	else if (err == HELPER_TIMEOUT)
 		stop_failed("%s: waited %d s for its data to become durable, so it goes on",
 			    parent.options->name, SYNC_S);

@@ -133,6 +133,7 @@ static struct {
 	bool at_once;		/* answer MAP within cow_submit() */
 	uint64_t widest;	/* blocks of an answer, 0: as the limits say */
 	int map_status, commit_status;
+	bool held, sync_fails;
 	struct cow_request *requests[MAX_REQUESTS];	/* not done yet */
 	unsigned int nr_requests, nr_maps;
 	unsigned int nr_discards;
@@ -161,6 +162,8 @@ static void answer_map(struct cow_request *req)
 
 static void complete(struct cow_request *req)
 {
+	if (req->op == COW_OP_COMMIT)
+		cow.held = cow.sync_fails;
 	if (req->op == COW_OP_MAP)
 		answer_map(req);
 	else
@@ -198,6 +201,18 @@ int cow_dispatch(struct cow_chain *chain)
 	for (i = 0; i < n; i++)
 		complete(list[i]);
 	return (int)n;
+}
+
+void cow_hold_commits(struct cow_chain *chain)
+{
+	(void)chain;
+	cow.held = true;
+}
+
+bool cow_commits_held(const struct cow_chain *chain)
+{
+	(void)chain;
+	return cow.held;
 }
 
 void cow_chain_info(const struct cow_chain *chain, struct cow_chain_info *info)
@@ -522,6 +537,33 @@ static void commit_status_reaches_the_flush(void **state)
 	assert_int_equal(reply.error, ENOSPC);
 }
 
+/* Told once, and before the failure that it is the reason of. */
+static void failed_sync_is_told(void **state)
+{
+	cow.sync_fails = true;
+	cow.commit_status = -EIO;
+	event(DMU_EV_FLUSH, 0, 1, 0, 0);
+	work_out(*state);
+	assert_int_equal(replied(DMU_RE_FLUSHED, 1, NULL), 1);
+	assert_int_equal(replied(DMU_RE_COMMIT, 0, NULL), 1);
+	assert_int_equal(kernel.replies[0].type, DMU_RE_COMMIT);
+	assert_int_equal(kernel.replies[0].flags, DMU_RE_LOST);
+	work(*state);
+	assert_int_equal(replied(DMU_RE_COMMIT, 0, NULL), 1);
+	/* The kernel asks again, so it trusts the data: fails again, told again. */
+	event(DMU_EV_FLUSH, 0, 2, 0, 0);
+	work_out(*state);
+	assert_int_equal(replied(DMU_RE_COMMIT, 0, NULL), 2);
+}
+
+static void lost_data_is_not_committed(void **state)
+{
+	event(DMU_EV_LOST, 0, 0, 0, 0);
+	work_out(*state);
+	assert_true(cow.held);
+	assert_int_equal(replied(DMU_RE_COMMIT, 0, NULL), 0);
+}
+
 static void discard_comes_after_invalidated(void **state)
 {
 	struct dmu_reply reply;
@@ -651,6 +693,8 @@ int main(void)
 		SERVE_TEST(wrong_answer_is_an_error),
 		SERVE_TEST(failed_lookup_fails_the_question),
 		SERVE_TEST(commit_status_reaches_the_flush),
+		SERVE_TEST(failed_sync_is_told),
+		SERVE_TEST(lost_data_is_not_committed),
 		SERVE_TEST(discard_comes_after_invalidated),
 		SERVE_TEST(answer_on_its_way_gives_in_to_a_discard),
 		SERVE_TEST(discard_waits_for_what_was_copied),

@@ -20,6 +20,9 @@
  *     dirty again, and every request that waited gets the errno.
  *  4. A commit covers the changes submitted before it and none submitted
  *     after: request.c runs no change while an older COMMIT is not frozen.
+ *  5. After a sync that failed, or when the caller says so, what was reported
+ *     as copied may be lost, and a later sync does not tell: nothing is
+ *     committed but by a caller who knows that all data is durable.
  */
 #include "internal.h"
 
@@ -95,6 +98,7 @@ static void sync_done(struct cow_io *io)
 	if (!io->status)
 		return;
 	c->status = io->status;
+	c->held = true;
 	cow_log_error(&chain->log, io->status, "%s: cannot be synced: %s",
 		      io->file->path, strerror(-io->status));
 }
@@ -251,8 +255,10 @@ static int run_hook(struct cow_chain *chain)
 static bool stage_hook(struct cow_chain *chain)
 {
 	struct cow_commit *c = &chain->commit;
-	int ret = run_hook(chain);
+	int ret;
 
+	c->held &= !c->data_durable;
+	ret = c->held ? -EIO : run_hook(chain);
 	if (ret == -EAGAIN)
 		return false;
 	c->status = ret;
@@ -278,6 +284,16 @@ static bool stage_idle(struct cow_chain *chain)
 	c->phase = 0;
 	c->status = 0;
 	return true;
+}
+
+void cow_hold_commits(struct cow_chain *chain)
+{
+	chain->commit.held = true;
+}
+
+bool cow_commits_held(const struct cow_chain *chain)
+{
+	return chain->commit.held;
 }
 
 void cow_commit_more(struct cow_image *img)

@@ -326,6 +326,13 @@ int dmu_invalidate(struct dmu_channel *ch, uint64_t id, struct dmu_extent extent
 	return id && extent.count ? put(ch, &reply) : -EINVAL;
 }
 
+int dmu_report_lost(struct dmu_channel *ch)
+{
+	struct dmu_reply reply = { .type = DMU_RE_COMMIT, .flags = DMU_RE_LOST };
+
+	return put(ch, &reply);
+}
+
 int dmu_request_commit(struct dmu_channel *ch)
 {
 	struct dmu_reply reply = { .type = DMU_RE_COMMIT };

@@ -19,7 +19,7 @@ static const struct {
 	FIELD(map_bytes),	FIELD(map_budget),	FIELD(evictions),
 	FIELD(waiting),		FIELD(uncommitted),	FIELD(metadata_dirty),
 	FIELD(failed),		FIELD(events),		FIELD(flushes),
-	FIELD(commit_errors),	FIELD(no_space),
+	FIELD(commit_errors),	FIELD(no_space),	FIELD(data_lost),
 };
 
 /* The next word of *@line into @word, which holds @size; false at the end. */

@@ -61,6 +61,21 @@ struct dmu_cell *dmu_cell_next(struct dmu_cell *cell)
 	return n ? rb_entry(n, struct dmu_cell, node) : NULL;
 }
 
+/* Is a first write under way, whose block is ours when it is through? */
+bool dmu_cell_writes_first(struct dmu_disk *d)
+{
+	struct rb_node *n;
+
+	lockdep_assert_held(&d->lock);
+	for (n = rb_first(&d->cells); n; n = rb_next(n)) {
+		struct dmu_cell *c = rb_entry(n, struct dmu_cell, node);
+
+		if (c->kind == DMU_CELL_COPY || c->kind == DMU_CELL_CLAIM)
+			return true;
+	}
+	return false;
+}
+
 /* @bio waits in @cell. */
 void dmu_hold(struct dmu_disk *d, struct dmu_cell *cell, struct bio *bio)
 {

@@ -282,12 +282,14 @@ static int dmu_batch_fill(struct dmu_channel *c, unsigned int max,
 			  struct dmu_batch *b)
 {
 	struct dmu_disk *d = c->disk;
+	int r;
 
 	INIT_LIST_HEAD(&b->done);
 	spin_lock_irq(&d->lock);
 	if (d->dead) {
+		r = d->lost ? -EIO : -ENODEV;
 		spin_unlock_irq(&d->lock);
-		return -ENODEV;
+		return r;
 	}
 	b->was = d->round;
 	b->first_id = d->next_id + 1;

@@ -54,10 +54,40 @@ bool dmu_flush_through(struct dmu_target *t, struct bio *bio, int *result)
 		bio_endio(bio);
 		*result = DM_MAPIO_SUBMITTED;
 	} else {
+		dmu_io_of(bio)->flags |= DMU_IO_FLUSH;
 		bio_set_dev(bio, t->devs[dev].dev->bdev);
 		*result = DM_MAPIO_REMAPPED;
 	}
 	return true;
+}
+
+/*
+ * The flush of a device failed, ours or the daemon's: what had been written to
+ * it may be gone, and no later flush says otherwise.  Who flushed is told and
+ * can write again what it wrote, but not the rest of a block that was copied
+ * for it: I14.
+ */
+void dmu_data_lost(struct dmu_disk *d)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&d->lock, flags);
+	if (!d->lost && (dmu_must_commit(d) || dmu_cell_writes_first(d))) {
+		WRITE_ONCE(d->lost, true);
+		d->lost_told = false;
+		DMERR("%s: data of uncommitted blocks may be lost, as a flush failed: none is committed until the message commit_anyway",
+		      d->key);
+		dmu_round_kick(d);
+	}
+	spin_unlock_irqrestore(&d->lock, flags);
+}
+
+/* Who asks for it says that nothing was lost. */
+void dmu_commit_anyway(struct dmu_disk *d)
+{
+	spin_lock_irq(&d->lock);
+	WRITE_ONCE(d->lost, false);
+	spin_unlock_irq(&d->lock);
 }
 
 /* What was written to a destination is durable after this. */
@@ -83,6 +113,8 @@ static int dmu_flush_devices(struct dmu_disk *d)
 		r = r ?: err;
 	}
 	up_read(&d->table_lock);
+	if (r)
+		dmu_data_lost(d);
 	return r;
 }
 
@@ -90,6 +122,11 @@ static int dmu_flush_devices(struct dmu_disk *d)
 static bool dmu_round_may_tell(struct dmu_disk *d, bool replay)
 {
 	return d->channel && (!d->replaying || replay);
+}
+
+static bool dmu_must_tell_lost(struct dmu_disk *d)
+{
+	return d->lost && !d->lost_told;
 }
 
 /* Is there something that a round can get on with now? */
@@ -101,9 +138,10 @@ static bool dmu_round_due(struct dmu_disk *d)
 	if (d->round.phase != DMU_ROUND_IDLE)
 		return false;
 	if (dmu_round_may_tell(d, d->replay_wanted) &&
-	    (d->replay_wanted || !list_empty(&d->invals)))
+	    (d->replay_wanted || !list_empty(&d->invals) ||
+	     dmu_must_tell_lost(d)))
 		return true;
-	return flush && (!dmu_must_commit(d) || dmu_must_fail(d) ||
+	return flush && (!dmu_must_commit(d) || dmu_must_fail(d) || d->lost ||
 			 d->mode == DMU_MODE_REQUEUE ||
 			 dmu_round_may_tell(d, d->replay_wanted));
 }
@@ -153,6 +191,11 @@ static void dmu_round_next(struct dmu_disk *d, blk_status_t *status,
 	struct dmu_round *r = &d->round;
 	bool commit = r->flush && !*status && dmu_must_commit(d);
 
+	if (commit && d->lost) {
+		*status = BLK_STS_IOERR;
+		dmu_count(d, DMU_COMMIT_ERRORS);
+		commit = false;
+	}
 	/* A suspend lets no bio wait; the commit itself may still be made. */
 	if (commit && d->mode == DMU_MODE_REQUEUE)
 		*status = BLK_STS_DM_REQUEUE;
@@ -170,7 +213,8 @@ static void dmu_round_next(struct dmu_disk *d, blk_status_t *status,
 		dmu_round_abort(d);
 		return;
 	}
-	if (!commit && !r->replay && list_empty(&r->invals)) {
+	if (!commit && !r->replay && list_empty(&r->invals) &&
+	    !dmu_must_tell_lost(d)) {
 		r->phase = DMU_ROUND_IDLE;
 		return;
 	}
@@ -220,6 +264,7 @@ void dmu_round_detach(struct dmu_disk *d)
 	lockdep_assert_held(&d->lock);
 	r->replay = false;
 	d->replay_wanted = false;
+	d->lost_told = false;
 	if (r->phase == DMU_ROUND_REPORTING || r->phase == DMU_ROUND_WAITING)
 		dmu_round_abort(d);
 	dmu_free_invals(&r->invals);
@@ -349,6 +394,7 @@ void dmu_round_delivered(struct dmu_disk *d, const struct dmu_round *was,
 
 	lockdep_assert_held(&d->lock);
 	if (!ok) {
+		d->lost_told = false;
 		if (was->phase == DMU_ROUND_REPORTING) {
 			d->replaying = d->replaying || was->replay;
 			r->phase = was->phase;
@@ -382,6 +428,15 @@ unsigned int dmu_round_report(struct dmu_disk *d, struct dmu_event *ev,
 	lockdep_assert_held(&d->lock);
 	if (r->phase != DMU_ROUND_REPORTING)
 		return 0;
+	/* Before any block that it is about; the next round fails its flushes. */
+	if (dmu_must_tell_lost(d)) {
+		d->lost_told = true;
+		bio_list_merge_head(&d->flushes, &r->flushes);
+		bio_list_init(&r->flushes);
+		r->flush = false;
+		dmu_event_init(ev, DMU_EV_LOST, 0);
+		return 1;
+	}
 	n = dmu_report_copied(d, ev, max, &all);
 	if (!all)
 		return n;

@@ -151,6 +151,7 @@ struct dmu_cell {
 #define DMU_IO_CLAIM		(1 << 1)	/* leads a CLAIM cell */
 #define DMU_IO_COMMIT		(1 << 2)	/* FUA: complete after a round */
 #define DMU_IO_READY		(1 << 3)	/* remapped, only to be sent */
+#define DMU_IO_FLUSH		(1 << 4)	/* a flush that was sent on */
 
 /* What each bio of ours carries in device-mapper's per-bio data. */
 struct dmu_io {
@@ -263,6 +264,8 @@ struct dmu_disk {
 	atomic64_t nr_uncommitted;
 	u64 metadata_seq;		/* lock: raised by DMU_RE_METADATA */
 	u64 metadata_done;		/* lock: the part that is committed */
+	bool lost;			/* lock: I14, nothing may be committed */
+	bool lost_told;			/* lock: the daemon knows */
 	struct bio_list flushes;	/* lock: for the next round */
 	bool commit_wanted;		/* lock */
 	bool replay_wanted;		/* lock */
@@ -415,6 +418,7 @@ void dmu_complete_list(struct bio_list *bios, blk_status_t status);
 struct dmu_cell *dmu_cell_first(struct dmu_disk *d, u64 first, u64 last);
 void dmu_cell_insert(struct dmu_disk *d, struct dmu_cell *cell);
 void dmu_cell_remove(struct dmu_disk *d, struct dmu_cell *cell);
+bool dmu_cell_writes_first(struct dmu_disk *d);
 struct dmu_cell *dmu_cell_next(struct dmu_cell *cell);
 void dmu_cell_release(struct dmu_disk *d, struct dmu_cell *cell,
 		     struct bio_list *bios);
@@ -439,6 +443,8 @@ void dmu_round_kick(struct dmu_disk *d);
 void dmu_round_retell(struct dmu_disk *d);
 void dmu_round_detach(struct dmu_disk *d);
 int dmu_round_flushed(struct dmu_disk *d, u64 id, int error);
+void dmu_data_lost(struct dmu_disk *d);
+void dmu_commit_anyway(struct dmu_disk *d);
 unsigned int dmu_round_report(struct dmu_disk *d, struct dmu_event *ev,
 			      unsigned int max, struct list_head *done);
 void dmu_round_delivered(struct dmu_disk *d, const struct dmu_round *was,

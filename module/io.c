@@ -563,6 +563,13 @@ static void dmu_claim_end(struct dmu_disk *d, struct dmu_io *io,
 	dmu_io_defer(d, &bios);
 }
 
+/* Below, FUA may be a flush behind the write. */
+static bool dmu_has_flushed(const struct bio *bio, unsigned int was)
+{
+	return (was & DMU_IO_FLUSH) ||
+	       ((was & DMU_IO_SENT) && (bio->bi_opf & REQ_FUA));
+}
+
 /* A bio that was sent on comes back. */
 int dmu_io_end(struct dmu_target *t, struct bio *bio, blk_status_t *error)
 {
@@ -570,6 +577,8 @@ int dmu_io_end(struct dmu_target *t, struct bio *bio, blk_status_t *error)
 	struct dmu_io *io = dmu_io_of(bio);
 	unsigned int was = io->flags;
 
+	if (*error && *error != BLK_STS_NOTSUPP && dmu_has_flushed(bio, was))
+		dmu_data_lost(d);
 	if (!(was & DMU_IO_SENT))
 		return DM_ENDIO_DONE;
 	io->flags = 0;

@@ -46,6 +46,8 @@ static u32 dmu_known_flags(const struct dmu_reply *r)
 
 	if (r->type == DMU_RE_MAP)
 		flags |= DMU_RE_REMEMBER;
+	if (r->type == DMU_RE_COMMIT)
+		flags |= DMU_RE_LOST;
 	if (r->type == DMU_RE_MAP || r->type == DMU_RE_PRELOAD) {
 		flags |= DMU_RE_METADATA;
 		if (r->kind == DMU_KIND_LINEAR)
@@ -566,8 +568,10 @@ static int dmu_reply_invalidate(struct dmu_disk *d, const struct dmu_reply *r)
 	return err;
 }
 
-static int dmu_reply_commit(struct dmu_disk *d)
+static int dmu_reply_commit(struct dmu_disk *d, const struct dmu_reply *r)
 {
+	if (r->flags & DMU_RE_LOST)
+		dmu_data_lost(d);
 	spin_lock_irq(&d->lock);
 	if (dmu_must_commit(d))
 		d->commit_wanted = true;
@@ -592,7 +596,7 @@ static int dmu_reply_type(struct dmu_disk *d, const struct dmu_reply *r,
 	case DMU_RE_INVALIDATE:
 		return dmu_reply_invalidate(d, r);
 	case DMU_RE_COMMIT:
-		return dmu_reply_commit(d);
+		return dmu_reply_commit(d, r);
 	}
 	return -EINVAL;
 }

@@ -440,8 +440,8 @@ static const struct {
 	{ "evictions", DMU_EVICTIONS },
 };
 
-/* extents, map_bytes, map_budget, waiting, uncommitted, metadata_dirty, failed, no_space */
-#define DMU_NR_GAUGES 8
+/* extents, map_bytes, map_budget, waiting, uncommitted, metadata_dirty, failed, no_space, data_lost */
+#define DMU_NR_GAUGES 9
 
 static void dmu_status_info(struct dmu_disk *d, char *result, unsigned int maxlen)
 {
@@ -466,9 +466,9 @@ static void dmu_status_info(struct dmu_disk *d, char *result, unsigned int maxle
 	       READ_ONCE(d->nr_entries), dmu_map_bytes(d), d->map_budget);
 	DMEMIT(" waiting %lu uncommitted %llu", waiting,
 	       (u64)atomic64_read(&d->nr_uncommitted));
-	DMEMIT(" metadata_dirty %d failed %d no_space %lu",
+	DMEMIT(" metadata_dirty %d failed %d no_space %lu data_lost %d",
 	       READ_ONCE(d->metadata_seq) != READ_ONCE(d->metadata_done),
-	       failed, no_space);
+	       failed, no_space, READ_ONCE(d->lost));
 }
 
 static void dmu_status_table(struct dmu_target *t, char *result,
@@ -577,13 +577,17 @@ static int dmu_message(struct dm_target *ti, unsigned int argc, char **argv,
 		return dmu_message_memory(d, argv[1]);
 	if (argc == 2 && !strcasecmp(argv[0], "no_space"))
 		return dmu_message_no_space(d, argv[1]);
+	if (argc == 1 && !strcasecmp(argv[0], "commit_anyway")) {
+		dmu_commit_anyway(d);
+		return 0;
+	}
 	if (argc == 1 && !strcasecmp(argv[0], "evict")) {
 		mutex_lock(&d->map_mutex);
 		dmu_map_evict(d, U64_MAX, GFP_NOIO | __GFP_NOWARN);
 		mutex_unlock(&d->map_mutex);
 		return 0;
 	}
-	DMWARN("%s: unknown message; known: policy, map_memory, no_space, evict", d->key);
+	DMWARN("%s: unknown message; known: policy, map_memory, no_space, evict, commit_anyway", d->key);
 	return -EINVAL;
 }
 

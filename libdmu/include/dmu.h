@@ -97,6 +97,7 @@ struct dmu_status {
 	uint64_t metadata_dirty; /* the daemon said it has something to commit */
 	uint64_t failed;	/* 1: the policy's time is over */
 	uint64_t no_space;	/* writes that wait for space, held too */
+	uint64_t data_lost;	/* 1: a flush failed, nothing is committed */
 };
 
 #define DMU_DEV_READ_ONLY	(1U << 0)	/* create: a read-only device */
@@ -285,6 +286,11 @@ int dmu_reply_done(struct dmu_channel *channel, uint64_t id, int error);
 int dmu_invalidate(struct dmu_channel *channel, uint64_t id,
 		   struct dmu_extent extent);
 int dmu_request_commit(struct dmu_channel *channel);
+/*
+ * A flush that the daemon itself made failed, so that what is copied and not
+ * committed may be lost.  The kernel asks for no commit of it any more.
+ */
+int dmu_report_lost(struct dmu_channel *channel);
 
 /*
  * Write all queued replies.  Those that the kernel refuses are told to the

@@ -32,42 +32,46 @@ switch()
 	dmsetup resume "$name"
 }
 
-good_dst() { echo "0 $dst_len linear /dev/ram0 0" | switch dst; }
-good_src() { echo "0 $((2 * HALF)) linear /dev/ram1 0" | switch src; }
+good_dst() { echo "0 $dst_len linear $disk 0" | switch dst; }
+good_src() { echo "0 $((2 * HALF)) linear /dev/ram0 0" | switch src; }
 
-bad_src() { printf '0 %d linear /dev/ram1 0\n%d %d error\n' $HALF $HALF $HALF | switch src; }
+bad_src() { printf '0 %d linear /dev/ram0 0\n%d %d error\n' $HALF $HALF $HALF | switch src; }
 
 # The data of the bad half.
 bad_data()
 {
 	local from=$((FIRST + HALF))
 
-	printf '0 %d linear /dev/ram0 0\n%d %d error\n' $from $from $((dst_len - from)) | switch dst
+	printf '0 %d linear %s 0\n%d %d error\n' $from "$disk" $from $((dst_len - from)) | switch dst
 }
 
 # Header and bitmap.
 bad_meta()
 {
-	printf '0 %d error\n%d %d linear /dev/ram0 %d\n' \
-		$FIRST $FIRST $((dst_len - FIRST)) $FIRST | switch dst
+	printf '0 %d error\n%d %d linear %s %d\n' \
+		$FIRST $FIRST $((dst_len - FIRST)) "$disk" $FIRST | switch dst
 }
 
 # Writes and flushes; reads are served.
-bad_writes() { echo "0 $dst_len flakey /dev/ram0 0 0 1000 1 error_writes" | switch dst; }
+bad_writes() { echo "0 $dst_len flakey $disk 0 0 1000 1 error_writes" | switch dst; }
 
 setup()
 {
 	need_module dm-flakey
-	modprobe brd rd_nr=2 rd_size=65536 || skip "no brd"
+	modprobe brd rd_nr=1 rd_size=65536 || skip "no brd"
+	modprobe loop || skip "no loop"
 	begin
 	cd "$work"
 	"$WRITER" --prefill --size $((HALF * 512)) half
-	cat half half >/dev/ram1
-	dm_create src 0 $((2 * HALF)) linear /dev/ram1 0
+	cat half half >/dev/ram0
+	dm_create src 0 $((2 * HALF)) linear /dev/ram0 0
 	dscow_tool -c new /dev/mapper/src >/dev/null
 	dst_len=$(($(stat -c %s new) / 512))
-	cat new >/dev/ram0
-	dm_create dst 0 "$dst_len" linear /dev/ram0 0
+	cp new new.disk
+	# A loop device has a cache to flush, other than brd.
+	disk=$(losetup -f --show new.disk)
+	dm_create dst 0 "$dst_len" linear "$disk" 0
+	losetup -d "$disk"	# when the last table lets go of it
 	attach
 }
 
@@ -122,10 +126,17 @@ half_holds()
 	[ ! -s "$1.record" ] || live "$1.record" "$2" "$what: $1 half$3"
 }
 
+# One that lost nothing: who knows that says so.
+trust()
+{
+	[ "$(counter data_lost)" = 0 ] || dmsetup message x 0 commit_anyway
+}
+
 settled()
 {
 	good_dst
 	good_src
+	trust
 	sync /dev/mapper/x || die "$what: a flush fails after the fault went away"
 	[[ $(last_commit) = *'"ok"'* ]] || die "$what: $(last_commit) after the fault went away"
 	[ "$(counter uncommitted)" = 0 ] || die "$what: blocks stay uncommitted"
@@ -238,6 +249,70 @@ test_writes()
 	image_holds
 }
 
+# one_block HALF N [OPTION...]: a part of block N of a half, so that the rest is copied.
+one_block()
+{
+	local half=$1 n=$2
+	shift 2
+	head -c 4096 /dev/urandom >part
+	dd if=part of="/dev/mapper/$half" bs=4k seek=$((n * 16)) oflag=direct conv=notrunc "$@" status=none 2>err
+}
+
+block_is() { cmp -s <(dd if="$1" bs=64k skip="$2" count=1 iflag=direct status=none) "$3"; }
+
+# shellcheck disable=SC2046 # numbers
+cowd_signal() { kill -"$1" $(ps -C cowd -o pid=); }
+
+# Flushed, and again: no success, and what is not committed stays so.
+never_committed()
+{
+	! sync /dev/mapper/x 2>err || die "$what: $1: a flush was reported as done"
+	[ "$(counter uncommitted)" != 0 ] || die "$what: $1: blocks were committed"
+	[ "$(counter data_lost)" = 1 ] || die "$what: $1: the status does not say so"
+}
+
+drop()
+{
+	dmsetup remove --retry good
+	dmsetup remove --retry bad
+	! cowctl stop x 2>err || die "$what: stopped as if all were well"
+	grep -q 'dmsetup remove x' err || die "$what: does not say what to do: $(cat err)"
+	dmsetup remove --retry x
+	timeout 60 sh -c 'while ps -C cowd >/dev/null; do sleep 0.1; done' || die "$what: cowd goes on"
+}
+
+# A flush fails, and all that was not flushed is gone: the copy of a block, too,
+# of which nobody but the kernel knows.  That later flushes succeed does not help.
+test_lost()
+{
+	what="device that loses what it held"
+	: >bad.record
+	: >good.record
+	one_block good 7 conv=notrunc,fsync || die "$what: $(cat err)"
+	dd if=/dev/mapper/good of=kept bs=64k skip=7 count=1 iflag=direct status=none
+	cowd_signal STOP	# or it might commit before the fault
+	one_block good 5 || die "$what: $(cat err)"
+	bad_writes
+	! sync /dev/mapper/x 2>err || die "$what: a flush was reported as done that failed"
+	cowd_signal CONT
+	dd if=new of="$disk" bs=64k skip=$((5 + FIRST / 128)) seek=$((5 + FIRST / 128)) count=1 \
+		oflag=direct conv=notrunc status=none
+	good_dst
+	never_committed "after the fault"
+	one_block bad 9 || die "$what: a later write fails: $(cat err)"
+	read_one || die "$what: a read fails"
+	cowctl upgrade x || die "$what: cowctl upgrade"
+	never_committed "another daemon"
+	say "$what: $(dmsetup status x)"
+	drop
+	check_image /dev/mapper/dst
+	attach
+	dd if=half of=base bs=64k skip=5 count=1 status=none
+	block_is /dev/mapper/good 5 base || die "$what: a block was committed whose data is lost"
+	block_is /dev/mapper/good 7 kept || die "$what: what was committed before is gone"
+	image_holds
+}
+
 test_switching()
 {
 	local i kind
@@ -265,7 +340,7 @@ test_switching()
 }
 
 setup
-for test in source data cold metadata writes switching; do
+for test in source data cold metadata writes lost switching; do
 	renew
 	"test_$test"
 done

@@ -1038,8 +1038,8 @@ static void flush_refused(void)
 	check_eq(disk_status(d, "commits"), 1);
 }
 
-/* A device that cannot flush: no commit may refer to its data. */
-static void flush_device_fails(void)
+/* Block 3 is uncommitted, and a flush of its device fails. */
+static void lose_block_3(void)
 {
 	struct io *io;
 
@@ -1049,13 +1049,90 @@ static void flush_device_fails(void)
 	gate_break_writes(NAME_GATE_A);
 	io = io_start(d, IO_FLUSH, 0, 0, 0);
 	check(io_wait(io), "the flush did not fail");
-	ev_none(c);
-	check_eq(disk_status(d, "uncommitted"), 1);
 	gate_mend(NAME_GATE_A);
-	io = io_start(d, IO_FLUSH, 0, 0, 0);
+}
+
+static void flush_fails(void)
+{
+	struct io *io = io_start(d, IO_FLUSH, 0, 0, 0);
+
+	io_fails(io, EIO);
+	ev_none(c);
+	check_eq(disk_status(d, "data_lost"), 1);
+}
+
+/*
+ * A device that cannot flush: no commit may refer to its data, nor later, when
+ * it can flush again.  I/O goes on, until somebody says that nothing was lost.
+ */
+static void flush_device_fails(void)
+{
+	struct io *io;
+
+	lose_block_3();
+	ev_want(c, DMU_EV_LOST, 0, 0, 0);
 	ev_copied(c, 3, 1, 0, 3 * BS);
+	check_eq(disk_status(d, "uncommitted"), 1);
+	flush_fails();
+	disk_write(d, 4 * BS + 1, 1, 9);
+	disk_expect(d, 3 * BS + 1, 1, 9, 3 * BS + 1);
+	re_send(c, re_commit());
+	flush_fails();
+	check_eq(disk_status(d, "uncommitted"), 2);
+	check_eq(disk_status(d, "commits"), 0);
+	check_eq(dm_message(d->name, "commit_anyway"), 0);
+	io = io_start(d, IO_FLUSH, 0, 0, 0);
+	ev_copied(c, 3, 2, 0, 3 * BS);
 	commit_ok();
 	io_ok(io);
+	check_eq(disk_status(d, "data_lost"), 0);
+}
+
+/* Who attaches hears of it before any block that it is about. */
+static void lost_is_told_again(void)
+{
+	lose_block_3();
+	chan_close(c);
+	c = chan_raw(d, 0);
+	ev_want(c, DMU_EV_LOST, 0, 0, 0);
+	ev_copied(c, 3, 1, 0, 3 * BS);
+	ev_want(c, DMU_EV_REPLAY_END, 0, 0, 0);
+	flush_fails();
+}
+
+/* The daemon's own flush of a file: the same, but for nothing uncommitted. */
+static void daemon_tells_of_loss(void)
+{
+	struct dmu_reply lost = re_commit();
+
+	lost.flags = DMU_RE_LOST;
+	setup();
+	all_cow(0, 0, BASE, 0);
+	re_send(c, lost);
+	check_eq(disk_status(d, "data_lost"), 0);
+	disk_write(d, 3 * BS + 1, 1, 9);
+	re_send(c, lost);
+	ev_want(c, DMU_EV_LOST, 0, 0, 0);
+	ev_copied(c, 3, 1, 0, 3 * BS);
+	flush_fails();
+}
+
+/* With nothing uncommitted who wrote is told, and can write again. */
+static void flush_fails_on_hits(void)
+{
+	struct io *io;
+
+	setup_with(&(struct setup){ .gates = GATE_A });
+	all_linear(0, 0, DMU_RE_WRITABLE);
+	disk_write(d, 3 * BS + 1, 1, 9);
+	gate_break_writes(NAME_GATE_A);
+	io = io_start(d, IO_FLUSH, 0, 0, 0);
+	check(io_wait(io), "the flush did not fail");
+	gate_mend(NAME_GATE_A);
+	io = io_start(d, IO_FLUSH, 0, 0, 0);
+	io_ok(io);
+	check_eq(disk_status(d, "data_lost"), 0);
+	ev_none(c);
 }
 
 /* Blocks dirtied while a commit is under way are not in it. */
@@ -1778,7 +1855,8 @@ static const struct test tests[] = {
 	T(flush_clean), T(flush_clean_two), T(copied_before_flush),
 	T(copied_across_extents), T(copied_any_order), T(copied_many), T(metadata_flag),
 	T(commit_reply), T(fua), T(flushes_grouped), T(flush_refused),
-	T(flush_device_fails), T(dirty_during_commit),
+	T(flush_device_fails), T(lost_is_told_again), T(daemon_tells_of_loss),
+	T(flush_fails_on_hits), T(dirty_during_commit),
 	T(invalidate), T(invalidate_waits), T(invalidate_waits_once),
 	T(invalidate_after_copied), T(invalidate_during_copy),
 	T(invalidate_many), T(invalidate_and_move), T(invalidate_busy),

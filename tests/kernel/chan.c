@@ -115,9 +115,10 @@ static void ev_form(const struct dmu_event *ev)
 		    ev->type == DMU_EV_DISCARD ||
 		    ev->type == DMU_EV_WRITE_ZEROES ||
 		    ev->type == DMU_EV_INVALIDATED;
-	bool extent = ev->type != DMU_EV_FLUSH && ev->type != DMU_EV_REPLAY_END;
+	bool extent = ev->type != DMU_EV_FLUSH &&
+		      ev->type != DMU_EV_REPLAY_END && ev->type != DMU_EV_LOST;
 
-	check(ev->type >= DMU_EV_MAP && ev->type <= DMU_EV_REPLAY_END,
+	check(ev->type >= DMU_EV_MAP && ev->type <= DMU_EV_LOST,
 	      "event of type %u", ev->type);
 	check(!!ev->id == owed, "wrong id in %s", ev_text(ev));
 	check(extent ? !!ev->count : !ev->count && !ev->block,

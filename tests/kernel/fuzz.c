@@ -99,6 +99,8 @@ static void good_reply(struct rng *r, struct dmu_reply *re)
 		re->error = 1 + rng_below(r, 133);
 	if (re->type == DMU_RE_PRELOAD || re->type == DMU_RE_COMMIT)
 		re->id = 0;
+	if (re->type == DMU_RE_COMMIT && rng_chance(r, 10))
+		re->flags = DMU_RE_LOST;
 	if (re->type == DMU_RE_FLUSHED || re->type == DMU_RE_DONE ||
 	    re->type == DMU_RE_COMMIT)
 		re->block = re->count = 0;
@@ -303,6 +305,7 @@ static void disturb(struct rng *r)
 		"map_memory 65536", "policy queue", "policy fail",
 		"policy timeout 1", "policy", "map_memory x",
 		"no_space wait", "no_space fail", "no_space",
+		"commit_anyway", "commit_anyway",
 	};
 	char text[1000];
 

@@ -279,6 +279,14 @@ int cow_dispatch(struct cow_chain *chain);
 /* Metadata stands in memory that no commit has written yet. */
 bool cow_chain_dirty(const struct cow_chain *chain);
 
+/*
+ * Data of blocks that were reported as copied may be lost: every COMMIT fails
+ * with -EIO until one comes with COW_REQ_DATA_DURABLE.  A sync of a file that
+ * fails does this by itself.
+ */
+void cow_hold_commits(struct cow_chain *chain);
+bool cow_commits_held(const struct cow_chain *chain);
+
 struct cow_stats {
 	uint64_t cache_bytes;	/* memory of the cache */
 	uint64_t table_hits;

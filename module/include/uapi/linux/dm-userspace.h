@@ -134,6 +134,12 @@ enum dmu_event_type {
 	 * an attach or after a table was taken over.  Nothing is owed.
 	 */
 	DMU_EV_REPLAY_END	= 7,
+	/*
+	 * A flush of a device failed: data of blocks that COPIED told of, or
+	 * will tell of, may be lost, and it must not be committed before the
+	 * next FLUSH.  Told again after an attach.  Nothing is owed.
+	 */
+	DMU_EV_LOST		= 8,
 };
 
 #define DMU_EV_WRITE		(1U << 0)	/* else a read */
@@ -151,6 +157,9 @@ enum dmu_event_type {
  * @pad:	0
  * @sector:	COPIED: where @block starts on @dev; else 0
  * @reserved:	0
+ *
+ * Events of types that a daemon does not know are to be passed over.  read()
+ * fails with ENODEV when the target is gone, with EIO if it went after LOST.
  */
 struct dmu_event {
 	__u32 type;
@@ -188,7 +197,10 @@ enum dmu_reply_type {
 	 * a FLUSHED is owed.
 	 */
 	DMU_RE_INVALIDATE	= 6,
-	/* Please start a commit (a FLUSH event follows if there is need). */
+	/*
+	 * Please start a commit (a FLUSH event follows if there is need), or,
+	 * with DMU_RE_LOST: a flush that the daemon made of a file failed.
+	 */
 	DMU_RE_COMMIT		= 7,
 };
 
@@ -214,6 +226,8 @@ enum dmu_kind {
 #define DMU_RE_WRITABLE		(1U << 1)	/* MAP, PRELOAD: LINEAR only */
 /* MAP, PRELOAD: the daemon now holds uncommitted metadata, the next flush asks. */
 #define DMU_RE_METADATA		(1U << 2)
+/* COMMIT: what is copied and not committed may be lost. */
+#define DMU_RE_LOST		(1U << 3)
 
 /**
  * struct dmu_reply - what write() takes, one or more
