@@ -92,6 +92,7 @@ void worker_ended(int status)
 
 	if (parent.sock >= 0)
 		read_worker(UINT_MAX);	/* its last words */
+	requests_tell_dropped();
 	parent.worker = 0;
 	if (parent.state == STARTING) {
 		/* One sentence: the worker's own, if it said one. */

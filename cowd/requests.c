@@ -12,7 +12,8 @@
  *	READY	once, attached	-
  *	RESIZED	always		the index; the size is the kernel's
  *	STATS	when asked	shown, never used
- *	LOG	always		level; printed as one line of text
+ *	LOG	always		level; printed as one line of text, LOG_BURST at
+ *				once and LOG_PER_S a second after that
  *
  * What must hold: there is nothing else that it can ask for.  What an honest
  * worker would never say ends it (breach); what it may ask in vain is refused.
@@ -24,6 +25,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <common/clock.h>
 #include <dmu.h>
 
 #include "log.h"
@@ -31,6 +33,8 @@
 #include "state.h"
 
 #define UDEV_MS		10000
+#define LOG_BURST	64
+#define LOG_PER_S	1
 
 static struct cowd_msg msg;	/* large, so not on the stack */
 
@@ -103,12 +107,45 @@ static void serve_resized(void)
 		reply(cowd_files_resized(&parent.files, msg.index), -1);
 }
 
+/* A line more?  Who fills the log of a host hides what others say there. */
+static bool may_log(void)
+{
+	static unsigned int left = LOG_BURST;
+	static int64_t since;
+	int64_t more = (clock_now_ms() - since) * LOG_PER_S / 1000;
+
+	if (more > 0) {
+		left = more < LOG_BURST - left ? left + (unsigned int)more :
+						 LOG_BURST;
+		since = clock_now_ms();
+	}
+	if (!left)
+		return false;
+	left--;
+	return true;
+}
+
+void requests_tell_dropped(void)
+{
+	if (parent.dropped)
+		cowd_log(COWD_WARNING, "%llu lines that the worker had to say were dropped",
+			 (unsigned long long)parent.dropped);
+	parent.dropped = 0;
+}
+
 /* Its text goes to a terminal, and to a log of lines. */
 static void serve_log(void)
 {
 	enum cowd_level level = msg.index < COWD_DEBUG ? msg.index : COWD_DEBUG;
 	char *c;
 
+	if (level == COWD_DEBUG && !parent.options->verbose)
+		return;
+	if (!may_log()) {
+		parent.dropped++;
+		return;
+	}
+	requests_tell_dropped();
 	for (c = msg.text; *c; c++)
 		if ((unsigned char)*c < ' ' || *c == 0x7f)
 			*c = '?';

@@ -54,6 +54,7 @@ struct parent {
 	bool adopted;		/* there is a device, without a record */
 	bool created;		/* there is a device that we made */
 	bool attached;		/* and the worker has its channel */
+	uint64_t dropped;	/* lines of the worker's, since that was said */
 	bool breached;		/* the worker is at its end for that */
 	uint32_t cookie;
 	bool done;
@@ -75,6 +76,8 @@ void parent_finish(int exit_status);
  * negative errno: there will be no more.
  */
 int request_serve(void);
+/* Say how many lines of the worker's were too many, if any. */
+void requests_tell_dropped(void);
 
 /* ---- device.c ------------------------------------------------------------ */
 

@@ -28,6 +28,7 @@
 #include "sandbox.h"
 #include "worker.h"
 
+#define FLOOD_LINES	20000
 #define BREACH_WAIT_MS	10000	/* long for the parent, even on a busy machine */
 
 static struct cowd_options options;
@@ -427,6 +428,20 @@ static int try_log(void)
 	return 0;
 }
 
+/* More lines than anybody reads. */
+static int try_flood(void)
+{
+	int i;
+
+	new_msg(COWD_MSG_LOG);
+	msg.index = COWD_ERROR;
+	for (i = 0; i < FLOOD_LINES; i++) {
+		snprintf(msg.text, sizeof(msg.text), "flood %d", i);
+		say(-1);
+	}
+	return 0;
+}
+
 /* ---- the worker --------------------------------------------------------- */
 
 static int run_case(void)
@@ -448,6 +463,8 @@ static int run_case(void)
 		return try_geometries();
 	if (!strcmp(case_name, "log"))
 		return try_log();
+	if (!strcmp(case_name, "flood"))
+		return try_flood();
 	if (!strcmp(case_name, "probes"))
 		return probe_all(getppid(), true);
 	fprintf(stderr, "hostile: no case %s\n", case_name);

@@ -130,6 +130,16 @@ hostile log mydev "$image" >out.log 2>err
 ! grep -q '[[:cntrl:]]' err || fail "control characters in the log: $(cat -v err)"
 nothing_left "requests"
 
+# No log is filled by it, and what is left out is counted: a line a second.
+hostile flood mydev "$image" >out.log 2>err
+lines=$(grep -c 'flood [0-9]' err)
+dropped=$(sed -n 's/.*[^0-9]\([0-9]*\) lines that the worker had to say were dropped.*/\1/p' err |
+	awk '{ n += $1 } END { print n + 0 }')
+[ "$lines" -ge 64 ] && [ "$lines" -le 400 ] || fail "flood: $lines lines in the log"
+[ $((lines + dropped)) = 20000 ] || fail "flood: $lines lines, and $dropped were dropped"
+nothing_left "flood"
+echo "ok $SECONDS s: of 20000 lines $lines went to the log, and $dropped were counted"
+
 # ---- the same by an image ----------------------------------------------------
 
 # The base of an overlay is a link that leads away after the overlay was made;
