@@ -64,14 +64,16 @@ stop_cowds()
 
 finish()
 {
-	local status=$?
+	local status=$? name
 
 	trap - EXIT
 	cd /
 	umount "$work"/inner "$work"/mnt "$store"/mnt 2>/dev/null || :
 	stop_cowds
 	umount "$work"/mnt "$store"/mnt 2>/dev/null || :
-	dmsetup remove --retry "${DM_DEVICES[@]}" 2>/dev/null || :
+	for name in "${DM_DEVICES[@]}"; do	# some are gone, or made twice
+		dmsetup remove --retry "$name" 2>/dev/null || :
+	done
 	rm -rf "$work" "$store"
 	[ $status != 0 ] || echo "PASS $me"
 	exit $status
