@@ -75,9 +75,38 @@ static int open_image(struct cow_chain *c, const struct cow_open_params *p,
 	return ret;
 }
 
+/* It was opened as raw: it must not look like anything else. */
+static int check_raw(struct cow_chain *c, const struct cow_open_params *p,
+		     struct cow_image *above)
+{
+	struct cow_image *img = c->images[c->nr_images - 1];
+	const struct cow_plugin *found = NULL;
+	size_t len = num_min(COW_PROBE_BYTES, img->files[0]->size);
+	uint8_t *buf = malloc(len);
+	int ret;
+
+	if (!buf)
+		return -ENOMEM;
+	ret = cow_read(img, 0, buf, len, 0);
+	if (!ret)
+		found = cow_plugins_recognise(p->plugins, buf, len,
+					      img->files[0]->size);
+	free(buf);
+	if (!ret && !found) {
+		above->backing_format = strdup("raw");
+		ret = above->backing_format ? 0 : -ENOMEM;
+	}
+	if (!found)
+		return ret;
+	return cow_error(above, -EINVAL,
+		"does not say which format its backing image %s has, which looks like one of the format %s; tell it by the option backing_format",
+		above->backing_path, found->name);
+}
+
 static int open_backing(struct cow_chain *c, const struct cow_open_params *p,
 			struct cow_image *above)
 {
+	bool guess = !above->backing_format && above->backing_untold;
 	char *path;
 	int ret;
 
@@ -85,7 +114,7 @@ static int open_backing(struct cow_chain *c, const struct cow_open_params *p,
 		return cow_error(above, -ELOOP,
 			"is the %uth image of the chain; no more are followed",
 			COW_CHAIN_MAX);
-	if (!above->backing_format)
+	if (!above->backing_format && !guess)
 		return cow_error(above, -EINVAL,
 			"does not say which format its backing image %s has",
 			above->backing_path);
@@ -95,8 +124,11 @@ static int open_backing(struct cow_chain *c, const struct cow_open_params *p,
 	if (p->allowed_dirs)
 		ret = cow_path_allowed(&c->log, path, p->allowed_dirs);
 	if (!ret)
-		ret = open_image(c, p, path, above->backing_format);
+		ret = open_image(c, p, path,
+				 guess ? "raw" : above->backing_format);
 	free(path);
+	if (!ret && guess)
+		ret = check_raw(c, p, above);
 	if (ret || !above->plugin->backing)
 		return ret;
 	return above->plugin->backing(above->handle,

@@ -49,6 +49,11 @@ void cow_log_v(const struct cow_log *log, enum cow_log_level level,
 /* --- Plugins (plugins.c) ----------------------------------------------- */
 
 const struct cow_log *cow_plugins_log(const struct cow_plugins *plugins);
+/* Bytes of a file's start by which its format may be known. */
+#define COW_PROBE_BYTES (64u << 10)
+const struct cow_plugin *cow_plugins_recognise(struct cow_plugins *plugins,
+					       const void *buf, size_t len,
+					       uint64_t file_size);
 /* Is this a name that may be looked for in a folder of plugins? */
 bool cow_plugin_name_ok(const char *name);
 
@@ -165,6 +170,7 @@ struct cow_image {
 	uint64_t nr_blocks;
 	uint64_t run_blocks;		/* see struct cow_image_info */
 	char *backing_path, *backing_format;
+	bool backing_untold;		/* see struct cow_image_info */
 };
 
 struct cow_image_params {

@@ -14,8 +14,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define PROBE_BYTES (64u << 10)
-
 struct loaded {
 	struct loaded *next;
 	lt_dlhandle dl;
@@ -342,27 +340,33 @@ int cow_plugins_each(struct cow_plugins *plugins,
 	return ret;
 }
 
-struct probe {
-	uint8_t *buf;
-	size_t len;
-	uint64_t size;
-	const struct cow_plugin *found;
-};
-
-static int probe_one(void *ctx, const struct cow_plugin *plugin)
+static int load_all(void *ctx, const struct cow_plugin *plugin)
 {
-	struct probe *p = ctx;
+	return 0;
+}
 
-	if (!plugin->probe || plugin->probe(p->buf, p->len, p->size) <= 0)
-		return 0;
-	p->found = plugin;
-	return 1;
+/* Where folders cannot be read any more, those that were loaded do it. */
+const struct cow_plugin *cow_plugins_recognise(struct cow_plugins *plugins,
+					       const void *buf, size_t len,
+					       uint64_t file_size)
+{
+	struct loaded *l;
+
+	cow_plugins_each(plugins, load_all, NULL);
+	for (l = plugins->list; l; l = l->next) {
+		if (l->plugin.probe &&
+		    l->plugin.probe(buf, len, file_size) > 0)
+			return &l->plugin;
+	}
+	return NULL;
 }
 
 int cow_plugins_probe(struct cow_plugins *plugins, const char *path,
 		      const struct cow_plugin **plugin)
 {
-	struct probe p = { 0 };
+	uint8_t *buf;
+	uint64_t size = 0;
+	size_t len = 0;
 	int fd, ret;
 
 	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
@@ -370,20 +374,20 @@ int cow_plugins_probe(struct cow_plugins *plugins, const char *path,
 		return cow_log_error(&plugins->log, -errno,
 				     "%s: cannot be opened: %s", path,
 				     strerror(errno));
-	p.buf = malloc(PROBE_BYTES);
-	ret = p.buf ? file_size(fd, &p.size) : -ENOMEM;
+	buf = malloc(COW_PROBE_BYTES);
+	ret = buf ? file_size(fd, &size) : -ENOMEM;
 	if (!ret) {
-		p.len = num_min(PROBE_BYTES, p.size);
-		ret = file_pread_all(fd, p.buf, p.len, 0);
+		len = num_min(COW_PROBE_BYTES, size);
+		ret = file_pread_all(fd, buf, len, 0);
 	}
 	close(fd);
 	if (ret) {
 		cow_log_error(&plugins->log, ret, "%s: cannot be read: %s",
 			      path, strerror(-ret));
 	} else {
-		ret = cow_plugins_each(plugins, probe_one, &p);
-		*plugin = p.found;
+		*plugin = cow_plugins_recognise(plugins, buf, len, size);
+		ret = *plugin != NULL;
 	}
-	free(p.buf);
+	free(buf);
 	return ret;
 }

@@ -83,6 +83,13 @@ struct cow_image_info {
 	 * tables; 0: there is no such limit.
 	 */
 	uint64_t run_blocks;
+	/*
+	 * With a backing path and no format: the format of the image has no
+	 * way to tell.  What is below is taken for raw then, if it looks like
+	 * no format that is known; else the user must tell, by the plugin's
+	 * option backing_format: what a raw disk holds must lead nowhere.
+	 */
+	bool backing_untold;
 };
 
 enum cow_kind {
