@@ -621,9 +621,17 @@ static void op_daemon_death(void)
 
 /* --- Images --------------------------------------------------------------- */
 
-static uint32_t any_block_size(uint32_t least)
+static uint32_t any_block_size(uint32_t least, uint32_t most)
 {
-	return least << chance(__builtin_ctz((1u << 20) / least) + 1);
+	return least << chance(__builtin_ctz(most / least) + 1);
+}
+
+/* What the format may be created with. */
+static uint32_t block_size_of(const char *format)
+{
+	if (!strcmp(format, "qcow"))
+		return any_block_size(512, 64u << 10);
+	return any_block_size(4096, 1u << 20);
 }
 
 static void make_base(uint64_t size)
@@ -645,7 +653,7 @@ static void make_overlay(const char *path, const char *own_format,
 		.plugins = t.plugins,
 		.path = path,
 		.format = own_format,
-		.block_size = any_block_size(4096),
+		.block_size = block_size_of(own_format),
 		.options = options,
 		.backing_path = base,
 		.backing_format = format,
@@ -704,7 +712,7 @@ static void prepare_raw(void)
 	must(rename("base.img", top_path) ? -errno : 0, "rename");
 	t.format = "raw";
 	snprintf(t.block_option, sizeof(t.block_option), "block-size=%u",
-		 any_block_size(512));
+		 any_block_size(512, 1u << 20));
 }
 
 /* middle_format: of an image between the two, or "raw" for none. */
@@ -731,7 +739,7 @@ static void make_alone(const char *path, const char *format)
 		.path = path,
 		.format = format,
 		.size = any_size(chance(2)),
-		.block_size = any_block_size(4096),
+		.block_size = block_size_of(format),
 		.force = true,
 	};
 

@@ -33,6 +33,10 @@ for options in compat=0.10 cluster_size=512,refcount_bits=64 \
 	extended_l2=on,cluster_size=16k extended_l2=on,cluster_size=128k,refcount_bits=1; do
 	seeds $((third / 2 + 1)) MODEL_FORMAT=qcow2 MODEL_OPTIONS=$options
 done
+seeds $((third / 2)) MODEL_FORMAT=qcow MODEL_BASE=none
+seeds $((third / 2)) MODEL_FORMAT=qcow MODEL_BASE=self
+seeds $((third / 2)) MODEL_FORMAT=qcow
+seeds $((third / 2)) MODEL_FORMAT=qcow MODEL_OPTIONS=cluster_size=512,l2_bits=6
 seeds $((third / 2)) MODEL_FORMAT=vhd MODEL_BASE=none
 seeds $((third / 2)) MODEL_FORMAT=vhd MODEL_BASE=raw
 seeds $((third / 2)) MODEL_FORMAT=vhd MODEL_BASE=self
