@@ -143,6 +143,9 @@ static int grow(struct qcow *d, uint64_t min, uint64_t want, uint64_t *got)
 	uint64_t more = num_max(want, GROW_BYTES >> d->h.cluster_bits);
 	int ret;
 
+	/* What was given up is free after a commit. */
+	if (room < min && (s->nr_freed || s->nr_freeing))
+		return cow_commit_first(d->img);
 	if (room < min)
 		return cow_error(d->img, -ENOSPC,
 			"has a file of %llu bytes, which can hold no further cluster",

@@ -9,9 +9,9 @@
 #include <errno.h>
 #include <stdlib.h>
 
-/* Room for clusters given up that wait for a commit: all, or at most so much. */
-#define SLACK_MIN (4ull << 20)
+/* Room for clusters given up that wait for a commit: all, up to so much. */
 #define SLACK_MAX (4ull << 30)
+#define SLACK_MORE (4ull << 20)
 #define RUNS_MAX 16384u
 
 /* --- What is fixed -------------------------------------------------------- */
@@ -182,8 +182,8 @@ static int round_file(struct qcow *d)
 static int make_space(struct qcow *d, uint64_t units)
 {
 	uint64_t tables = d->h.l1_entries * qcow_table_units(d);
-	uint64_t slack = num_min(num_max(qcow_bytes(d, d->nr_clusters),
-					 SLACK_MIN), SLACK_MAX);
+	uint64_t slack = num_min(qcow_bytes(d, d->nr_clusters), SLACK_MAX) +
+			 SLACK_MORE;
 	uint64_t max = units + d->nr_clusters + tables +
 		       (slack >> d->h.cluster_bits);
 

@@ -27,7 +27,7 @@ COWD_PLUGIN_DIR=${COWD_PLUGIN_DIR:-$here/../../plugins}
 export COWD_PLUGIN_DIR
 cowimg=${COWIMG:-$here/../../tools/cowimg}
 # Every format that is written to and has metadata.
-[ ${#formats[@]} -gt 0 ] || formats=(dscow qcow2 vhd vmdk)
+[ ${#formats[@]} -gt 0 ] || formats=(dscow qcow qcow2 vhd vmdk)
 cd "$dir"
 
 # The base as the format wants it: of its own kind where it takes no raw one.
@@ -62,7 +62,7 @@ status=0
 blocks_of()
 {
 	case $1 in
-	qcow) blocks=(512 4096 16384 65536) ;;
+	qcow) blocks=(4096 16384 65536) ;;
 	vhd) blocks=(16384 65536 262144 2097152) ;;
 	*) blocks=(4096 16384 65536 262144) ;;
 	esac

@@ -51,6 +51,10 @@ struct variant {
 	const char *compressed, *why_not;
 };
 
+/* qemu-img 7.2 ends with status 1 when it was to compress. */
+#define QCOW_COMPRESSED \
+	"qemu-img convert -c -f raw -O qcow plain image;" \
+	"qemu-img compare -f raw -F qcow plain image"
 #define QCOW2_COMPRESSED(options) \
 	"qemu-img convert -c -f raw -O qcow2 -o cluster_size=16k" options \
 	" plain image"
@@ -61,6 +65,13 @@ struct variant {
 static const struct variant variants[] = {
 	{ .format = "dscow", .name = "over a base", .base = "raw",
 	  .block = 4096, .why_not = "it has none" },
+	{ .format = "qcow", .name = "alone", .block = 4096,
+	  .compressed = QCOW_COMPRESSED },
+	{ .format = "qcow", .name = "over a base", .base = "raw",
+	  .block = 4096, .compressed = QCOW_COMPRESSED },
+	{ .format = "qcow", .name = "with tables of many clusters",
+	  .options = { "cluster_size=512", "l2_bits=13" },
+	  .compressed = QCOW_COMPRESSED },
 	{ .format = "qcow2", .name = "alone", .block = 4096,
 	  .compressed = QCOW2_COMPRESSED("") },
 	{ .format = "qcow2", .name = "over a base", .base = "raw",
@@ -254,6 +265,12 @@ static void say_finding(void *ctx, const struct cow_finding *f)
 static bool leaks_places(void)
 {
 	return !strcmp(variant->format, "vhd");
+}
+
+/* What was given up in a qcow image is lost to who does not look for it. */
+static bool leaks_freed(void)
+{
+	return !strcmp(variant->format, "qcow");
 }
 
 /* No damage; space may be lost where leaks says so. */
@@ -888,7 +905,7 @@ static void space_is_bounded_under_fsync_churn(void)
 		fail("it has grown from %llu to %llu bytes",
 		     (unsigned long long)start,
 		     (unsigned long long)file_bytes("image"));
-	check_closed(false);
+	check_closed(leaks_freed());
 }
 
 /* --- Compressed clusters ---------------------------------------------------- */

@@ -6,7 +6,7 @@
 need qemu-img
 need python3
 export FORMATS_SRC
-formats=(dscow qcow2 vhd vmdk)
+formats=(dscow qcow qcow2 vhd vmdk)
 [ $# = 0 ] || formats=("$1")
 for format in "${formats[@]}"; do
 	NR=$((NR + 1))
