@@ -507,9 +507,10 @@ watches()
 	tells backend/vbd/x/y
 	tells backend/vbd//
 	name=xen-7-51712 backend=backend/vbd/7/51712
-	printf block-dmu >"store/$backend/script"
+	# The script last: it makes it ours, and events before may still be looked at.
 	printf "raw:%s" "$work/images/golden" >"store/$backend/params"
 	printf r >"store/$backend/mode"
+	printf block-dmu >"store/$backend/script"
 	tells "$backend/mode"
 	until_true is_connected
 	kept
