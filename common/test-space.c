@@ -143,12 +143,14 @@ static void runs_keep_order(void **state)
 	runs_free(&r);
 }
 
-static void runs_of_two_files_stay_apart(void **state)
+/* It goes on where the one before ended, but for what the caller set. */
+static void stays_apart(struct run run)
 {
-	struct run run = { .first = 12, .count = 1, .offset = 72 * UNIT,
-			   .file = 1 };
 	struct runs r;
 
+	run.first = 12;
+	run.count = 1;
+	run.offset = 72 * UNIT;
 	assert_int_equal(runs_init(&r, 4, UNIT), 0);
 	add(&r, 10, 2, 70);
 	runs_add(&r, &run);
@@ -156,17 +158,14 @@ static void runs_of_two_files_stay_apart(void **state)
 	runs_free(&r);
 }
 
+static void runs_of_two_files_stay_apart(void **state)
+{
+	stays_apart((struct run){ .file = 1 });
+}
+
 static void runs_of_two_sources_stay_apart(void **state)
 {
-	struct run run = { .first = 12, .count = 1, .offset = 72 * UNIT,
-			   .source = 1 };
-	struct runs r;
-
-	assert_int_equal(runs_init(&r, 4, UNIT), 0);
-	add(&r, 10, 2, 70);
-	runs_add(&r, &run);
-	assert_int_equal(r.nr, 2);
-	runs_free(&r);
+	stays_apart((struct run){ .source = 1 });
 }
 
 static void runs_are_bounded(void **state)
