@@ -215,7 +215,7 @@ test_path()
 hundred()
 {
 	local worker waiting=0 writers
-	worker=$(jq -r .worker /run/cowd/mydev.json)
+	worker=$(of_json worker </run/cowd/mydev.json)
 	echo 600 >/proc/sys/kernel/hung_task_timeout_secs	# they wait on purpose
 	kill -STOP "$worker"
 	load --thread --numjobs=100 --rw=write --bs=64k --size=64k --offset_increment=64k --end_fsync=1 \

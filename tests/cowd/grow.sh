@@ -7,6 +7,7 @@
 #	grow.sh [--long | --times N] [--seed S]
 # shellcheck source=tests/cowd/lib.sh
 . "$(dirname "$0")/lib.sh"
+export LOAD_PACE=10	# leaves the processor to the commands that are tried
 arguments "$@"
 : "${times:=${long:+40}}" "${times:=3}"
 

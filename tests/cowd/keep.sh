@@ -6,10 +6,11 @@
 #	keep.sh [--seed S]
 # shellcheck source=tests/cowd/lib.sh
 . "$(dirname "$0")/lib.sh"
+export LOAD_PACE=10	# leaves the processor to the commands that are tried
 arguments "$@"
 
 record=/run/cowd/mydev.json
-of_record() { jq -r ".$1" "$record"; }
+of_record() { of_json "$1" <"$record"; }
 state() { cowctl list | awk '$1 == "mydev" { print $2 }'; }
 
 # waits WHAT COMMAND...

@@ -14,7 +14,7 @@
  * lower half is hot: threads read, verify and write it at random, all over each
  * other's blocks, but no two of them the same sectors.  In the upper half one
  * thread goes from block to block and writes to each for the first time.
- * Another one flushes.
+ * Another one flushes.  LOAD_PACE=N makes it wait N times as long between two I/Os.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -38,6 +38,7 @@
 #define THREADS		4
 #define PACE_NS		(15 * 1000 * 1000)
 #define HOT_NS		(4 * 1000 * 1000)	/* the machine has more to do */
+#define NS_PER_S	1000000000ULL
 #define MAGIC		0x6c6f61642d636f77ULL
 
 struct stamp {
@@ -189,9 +190,14 @@ static uint64_t next_random(struct worker *w)
 	return w->random;
 }
 
-static void pause_ns(long ns)
+static unsigned long pace = 1;
+
+static void pause_ns(uint64_t ns)
 {
-	struct timespec ts = { .tv_nsec = ns };
+	struct timespec ts = {
+		.tv_sec = (time_t)(ns * pace / NS_PER_S),
+		.tv_nsec = (long)(ns * pace % NS_PER_S),
+	};
 
 	nanosleep(&ts, NULL);
 }
@@ -390,6 +396,8 @@ int main(int argc, char **argv)
 {
 	const char *command = argc > 2 ? argv[1] : "";
 
+	if (getenv("LOAD_PACE"))
+		pace = strtoul(getenv("LOAD_PACE"), NULL, 10);
 	if (!strcmp(command, "fill") && argc == 4)
 		return fill(argv[2], strtoull(argv[3], NULL, 0));
 	if (!strcmp(command, "run") && argc == 6)

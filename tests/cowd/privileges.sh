@@ -20,7 +20,7 @@ is()
 modprobe loop || die "no loop devices"
 file base.img 4194304
 cowd -p raw mydev base.img || die "cowd"
-worker=$(jq -r .worker /run/cowd/mydev.json)
+worker=$(of_json worker </run/cowd/mydev.json)
 is "user" "$(field "$worker" Uid)" "$(id -u nobody)"
 is "effective capabilities" "$(field "$worker" CapEff)" 0000000000000000
 is "permitted capabilities" "$(field "$worker" CapPrm)" 0000000000000000
@@ -35,7 +35,7 @@ is "argv[0]" "$(head -c 1 "/proc/$worker/cmdline")" @
 for thread in /proc/"$worker"/task/*/status; do
 	is "seccomp of $thread" "$(awk '/^Seccomp:/ { print $2 }' "$thread")" 2
 done
-parent=$(jq -r .pid /run/cowd/mydev.json)
+parent=$(of_json pid </run/cowd/mydev.json)
 # CHOWN, DAC_OVERRIDE, KILL, SETGID, SETUID, SETPCAP, SYS_ADMIN, SYS_RESOURCE, MKNOD
 few=$(printf '%016x' $((1 << 0 | 1 << 1 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 21 | 1 << 24 | 1 << 27)))
 for set in CapBnd CapPrm CapEff; do

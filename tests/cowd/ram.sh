@@ -37,7 +37,7 @@ echo "ok: $(cat err)"
 
 # Both die; neither keeps the other from being served again.
 # shellcheck disable=SC2046 # numbers
-kill -9 $(jq -r '.pid, .worker' /run/cowd/one.json /run/cowd/two.json)
+kill -9 $(processes_of one; processes_of two)
 for _ in $(seq 100); do [ -n "$(daemons)" ] || break; sleep 0.05; done
 get one "two 1" 7 || fail "one does not read without its cowd"
 cowd -p ram four "$disk" 2>err && fail "a third device beside dead ones"

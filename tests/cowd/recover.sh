@@ -21,7 +21,7 @@ write_both()
 file new 1048576
 write_both 0
 for who in pid worker; do
-	kill -9 "$(jq -r .$who /run/cowd/mydev.json)"
+	kill -9 "$(of_json $who </run/cowd/mydev.json)"
 	for _ in $(seq 100); do
 		[ -z "$(daemons)" ] && break
 		sleep 0.1

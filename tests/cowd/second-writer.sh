@@ -5,6 +5,7 @@
 # directory was lost.  Loop devices use direct I/O.
 # shellcheck source=tests/cowd/lib.sh
 . "$(dirname "$0")/lib.sh"
+export LOAD_PACE=10	# leaves the processor to the commands that are tried
 
 # twice WHAT WORD ARG...: refused while mydev is there, by one sentence with WORD.
 twice()

@@ -6,6 +6,7 @@
 #	upgrade.sh [--long | --times N] [--seed S]
 # shellcheck source=tests/cowd/lib.sh
 . "$(dirname "$0")/lib.sh"
+export LOAD_PACE=10	# leaves the processor to the commands that are tried
 arguments "$@"
 : "${times:=${long:+30}}" "${times:=3}"
 
@@ -23,7 +24,7 @@ install_version()
 	[ "$(cowd --version | awk '{ print $NF }')" = "$1" ] || die "cannot install $1"
 }
 
-status_of() { cowctl status --json mydev | jq -r ".[0].$1"; }
+status_of() { cowctl status --json mydev | of_json "$1"; }
 
 upgrade_once()
 {

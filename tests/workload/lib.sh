@@ -96,7 +96,7 @@ wl_image()
 		truncate -s "${WL_SIZE}M" "$WL_BASE"
 		dd if=/dev/urandom of="$WL_BASE" bs=1M count=16 conv=notrunc status=none
 		dscow_tool -c "$WL_DIR/image" "$WL_BASE" >/dev/null
-		WL_SUM=$(sha256sum <"$WL_BASE")
+		WL_SUM=$(md5sum <"$WL_BASE")
 		;;
 	*)
 		cowimg create -f "$WL_PLUGIN" "$WL_DIR/image" "${WL_SIZE}M" ||
@@ -159,7 +159,7 @@ wl_umount()
 }
 
 # What is on the device, to be found again after it was stopped and started.
-wl_sum() { sha256sum <"$DEV"; }
+wl_sum() { md5sum <"$DEV"; }
 
 wl_check_image()
 {
@@ -168,7 +168,7 @@ wl_check_image()
 	dscow) dscow_tool -k "$WL_DIR/image" || wl_die "dscow_tool -k found something in $WL_DIR/image" ;;
 	*) cowimg check -f "$WL_PLUGIN" "$WL_DIR/image" || wl_die "cowimg check found something in $WL_DIR/image" ;;
 	esac
-	[ -z "$WL_BASE" ] || [ "$WL_SUM" = "$(sha256sum <"$WL_BASE")" ] ||
+	[ -z "$WL_BASE" ] || [ "$WL_SUM" = "$(md5sum <"$WL_BASE")" ] ||
 		wl_die "the base was changed"
 }
 
