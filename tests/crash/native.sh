@@ -8,7 +8,7 @@
 set -euo pipefail
 
 here=$(cd "${BUILD:-.}" && pwd)
-first=1 seeds=6 ops=120 between=3 formats=()
+first=1 seeds=1 ops=120 between=3 formats=()
 while [ $# -gt 0 ]; do
 	case $1 in
 	--long) seeds=100 ops=400 between=6 ;;

@@ -22,7 +22,7 @@ seeds()
 	done
 }
 
-count=${MODEL_COUNT:-30}
+count=${MODEL_COUNT:-6}
 third=$(((count + 2) / 3))
 seeds "$count"
 [ -z "${MODEL_FORMAT:-}" ] || exit 0

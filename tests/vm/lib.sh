@@ -59,3 +59,33 @@ locked()
 	"$@" {fd}>&-
 	exec {fd}>&-
 }
+
+# What a healthy kernel does not say.
+TROUBLE='WARNING: |BUG: |kernel BUG at|Oops: |general protection fault|Kernel panic|'
+TROUBLE+='blocked for more than|detected stall|self-detected stall|soft lockup|hard LOCKUP|'
+TROUBLE+='INFO: possible|INFO: suspicious|INFO: trying to register non-static key|'
+TROUBLE+='possible (circular|recursive|irq lock)|inconsistent lock state|suspicious RCU|'
+TROUBLE+='KASAN: |UBSAN: |KCSAN: |ODEBUG: |DEBUG_LOCKS_WARN_ON|refcount_t: |'
+TROUBLE+='list_(add|del) corruption|sleeping function called|scheduling while atomic|'
+TROUBLE+='unreferenced object|Objects remaining|'
+TROUBLE+='unable to handle|stack segment:|divide error:|invalid opcode:|Unknown symbol'
+# What it says at boot all the same.
+HARMLESS='(Spectre|RETBleed|SRSO|MDS|TAA|MMIO|VMSCAPE|Speculative).*WARNING'
+
+# trouble_in ALLOW FILE...: the first that is found, with the lines that follow; ALLOW is forgiven.
+trouble_in()
+{
+	local allow=$1 file found
+	shift
+	for file; do
+		[ -s "$file" ] || continue
+		found=$(tr -d '\r' <"$file" | grep -aE "$TROUBLE" | grep -avE "$HARMLESS${allow:+|$allow}" |
+			head -n 1 || true)
+		if [ -n "$found" ]; then
+			# The lines that follow say where.
+			tr -d '\r' <"$file" | grep -aF -m 1 -A 60 -e "$found" || true
+			return
+		fi
+	done
+	return 1
+}
