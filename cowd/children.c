@@ -20,6 +20,22 @@
 #include "state.h"
 #include "worker.h"
 
+#define WORKER_MS	1000	/* without its parent it ends by itself */
+#define HELPER_MS	5000	/* what comes behind the removal of a device */
+#define KILLED_MS	1000
+
+static bool ended_within(pid_t pid, int ms)
+{
+	int64_t end = clock_now_ms() + ms;
+
+	while (waitpid(pid, NULL, WNOHANG) != pid) {
+		if (clock_now_ms() >= end)
+			return false;
+		clock_sleep_ms(10);
+	}
+	return true;
+}
+
 /* ---- worker -------------------------------------------------------------- */
 
 static int fork_worker(const struct cowd_user *user, const int *socks)
@@ -34,7 +50,7 @@ static int fork_worker(const struct cowd_user *user, const int *socks)
 	close(socks[0]);
 	close(parent.signals);
 	close(parent.record.fd);
-	close(parent.control.listener);
+	cowd_control_close(&parent.control);
 	_exit(cowd_worker(parent.options, user, socks[1],
 			  parent.files.scratch));
 }
@@ -61,20 +77,15 @@ int worker_start(const struct cowd_user *user)
 
 void worker_stop(void)
 {
-	int i;
-
 	if (parent.sock >= 0)
 		close(parent.sock);
 	parent.sock = -1;
 	if (!parent.worker)
 		return;
-	/* Without its parent it ends; it holds nothing that must be saved. */
-	for (i = 0; i < 200; i++) {
-		if (waitpid(parent.worker, NULL, WNOHANG) == parent.worker)
-			break;
-		if (i == 100)
-			kill(parent.worker, SIGKILL);
-		clock_sleep_ms(10);
+	/* It holds nothing that must be saved. */
+	if (!ended_within(parent.worker, WORKER_MS)) {
+		kill(parent.worker, SIGKILL);
+		ended_within(parent.worker, KILLED_MS);
 	}
 	parent.worker = 0;
 }
@@ -96,7 +107,7 @@ int helper_start(int (*work)(const char *name))
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	close(parent.sock);
 	close(parent.record.fd);
-	close(parent.control.listener);
+	cowd_control_close(&parent.control);
 	_exit(-work(parent.options->name) & 0xff);
 }
 
@@ -104,6 +115,20 @@ void helper_kill(void)
 {
 	kill(parent.helper, SIGKILL);
 	parent.helper = 0;	/* when it ends, it is none of ours */
+}
+
+void helper_stop(void)
+{
+	pid_t pid = parent.helper;
+
+	if (!pid)
+		return;
+	/* One that has removed the device is about to end; others may be stuck. */
+	if (!device_is_gone() || !ended_within(pid, HELPER_MS)) {
+		kill(pid, SIGKILL);
+		ended_within(pid, KILLED_MS);
+	}
+	parent.helper = 0;
 }
 
 /* ---- both ---------------------------------------------------------------- */

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -27,6 +28,7 @@
 
 #define STATUS_S	10
 #define STOP_S		150	/* cowd gives up before that, and says why */
+#define END_S		10	/* from its answer to the end of its process */
 #define UPGRADE_S	150	/* 10 s to try it, 120 s to start */
 #define DEAD_S		15	/* between two programs there may be none */
 #define ANSWER_MAX	(1 << 20)
@@ -125,17 +127,13 @@ static void pass_on(const char *rest)
 		fputs(rest + 1, stderr);
 }
 
-/* Send @command to @name's cowd; *@answer is the caller's to put. */
-static int ask(const char *name, const char *command, int seconds,
-	       struct json_object **answer)
+/* Send @command to the cowd behind @fd; *@answer is the caller's to put. */
+static int ask_at(int fd, const char *command, int seconds,
+		  struct json_object **answer)
 {
-	char *buf;
-	int err, fd = connect_to(name);
+	char *buf = malloc(ANSWER_MAX);
+	int err = buf ? 0 : -ENOMEM;
 
-	if (fd < 0)
-		return fd;
-	buf = malloc(ANSWER_MAX);
-	err = buf ? 0 : -ENOMEM;
 	if (!err && send(fd, command, strlen(command), MSG_NOSIGNAL) < 0)
 		err = -errno;
 	if (!err)
@@ -146,6 +144,36 @@ static int ask(const char *name, const char *command, int seconds,
 		pass_on(strchr(buf, '\n'));
 	}
 	free(buf);
+	return err;
+}
+
+static int ask(const char *name, const char *command, int seconds,
+	       struct json_object **answer)
+{
+	int err, fd = connect_to(name);
+
+	if (fd < 0)
+		return fd;
+	err = ask_at(fd, command, seconds, answer);
+	close(fd);
+	return err;
+}
+
+/* As ask(); *@process is to be polled for the end of who answered. */
+static int ask_process(const char *name, const char *command, int seconds,
+		       struct json_object **answer, int *process)
+{
+	int err, fd = connect_to(name);
+	struct ucred peer;
+	socklen_t len = sizeof(peer);
+
+	*process = -1;
+	if (fd < 0)
+		return fd;
+	/* Before it is asked: it answers, so no other process has its number. */
+	if (!getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len))
+		*process = pidfd_open(peer.pid, 0);
+	err = ask_at(fd, command, seconds, answer);
 	close(fd);
 	return err;
 }
@@ -375,19 +403,35 @@ static int stop_dead(const char *name, bool force)
 	return EXIT_OK;
 }
 
+/* It has said that the device is gone: so is its process when this returns. */
+static int wait_for_end(const char *name, int process)
+{
+	struct pollfd pfd = { .fd = process, .events = POLLIN };
+
+	if (process < 0 || poll(&pfd, 1, END_S * 1000) > 0)
+		return EXIT_OK;
+	return say(EXIT_FAILED, "%s is gone; waited %d s for its cowd to end",
+		   name, END_S);
+}
+
 static int stop_living(const char *name, bool *dead)
 {
 	struct json_object *answer = NULL;
-	int ret, err = ask(name, "stop\n", STOP_S, &answer);
+	int ret, process;
+	int err = ask_process(name, "stop\n", STOP_S, &answer, &process);
 
 	*dead = nobody_listens(err);
 	if (*dead)
-		return EXIT_FAILED;
-	if (err)
-		return say(EXIT_FAILED, "%s: %s", name, err == -ETIMEDOUT ?
-			   "its cowd did not answer within 150 s" : strerror(-err));
-	ret = json_object_get_boolean(get(answer, "stopped")) ? EXIT_OK :
-	      say(EXIT_FAILED, "%s", get_text(answer, "error"));
+		ret = EXIT_FAILED;
+	else if (err)
+		ret = say(EXIT_FAILED, "%s: %s", name, err == -ETIMEDOUT ?
+			  "its cowd did not answer within 150 s" : strerror(-err));
+	else if (json_object_get_boolean(get(answer, "stopped")))
+		ret = wait_for_end(name, process);
+	else
+		ret = say(EXIT_FAILED, "%s", get_text(answer, "error"));
+	if (process >= 0)
+		close(process);
 	json_object_put(answer);
 	return ret;
 }

@@ -260,6 +260,7 @@ static void end(bool was_ready)
 	bool remains;
 
 	worker_stop();
+	helper_stop();
 	if (!was_ready)
 		device_undo();
 	remains = device_remains(was_ready);

@@ -99,6 +99,8 @@ void worker_stop(void);
 /* Do @work in a process of its own; its end is told by helper_ended(). */
 int helper_start(int (*work)(const char *name));
 void helper_kill(void);
+/* Returns when there is none, or after a bounded time. */
+void helper_stop(void);
 /* Take the statuses of children that ended to the next two, of parent.c. */
 void children_reap(void);
 void worker_ended(int status);

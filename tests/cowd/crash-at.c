@@ -9,6 +9,9 @@
  *			how many steps there were, at which to die (0: none), and
  *			the name of the last step
  *
+ *	CRASH_AT_LINGER	if set: who has removed a device, and who ends, takes so many
+ *			milliseconds more for it
+ *
  * crash-steps.sh does that.
  */
 #include <dlfcn.h>
@@ -67,6 +70,20 @@ static void step(const char *name)
 	raise(SIGKILL);
 }
 
+static void linger(void)
+{
+	const char *ms = getenv("CRASH_AT_LINGER");
+
+	if (ms)
+		usleep((useconds_t)atoi(ms) * 1000);
+}
+
+__attribute__((destructor))
+static void linger_at_end(void)
+{
+	linger();
+}
+
 /* The next definition of a function, looked up once. */
 #define REAL(ret, fn, ...)					\
 	static ret (*real)(__VA_ARGS__);			\
@@ -102,6 +119,7 @@ int ioctl(int fd, unsigned long request, ...)
 	const char *name = ioctl_name(request);
 	va_list args;
 	void *arg;
+	int ret;
 
 	REAL(int, ioctl, int, unsigned long, ...);
 	va_start(args, request);
@@ -109,7 +127,10 @@ int ioctl(int fd, unsigned long request, ...)
 	va_end(args);
 	if (name)
 		step(name);
-	return real(fd, request, arg);
+	ret = real(fd, request, arg);
+	if (request == DM_DEV_REMOVE)
+		linger();
+	return ret;
 }
 
 ssize_t write(int fd, const void *buf, size_t len)

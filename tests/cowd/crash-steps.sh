@@ -3,11 +3,13 @@
 # cowd killed before every step by which it changes the world: a start, a first
 # write with a commit, a stop.  After each the device can be had by a plain start
 # and by --recover, or be cleaned up by cowctl stop, and nothing is lost.
-#	crash-steps.sh [--long | --times N] [--seed S]
+#	crash-steps.sh [--steps FROM-TO] [--long | --times N] [--seed S]
 # --times: how many of the steps are tried, spread evenly; --long: all of them,
-# each with each of the three.
+# each with each of the three; --steps: only these.
 # shellcheck source=tests/cowd/lib.sh
 . "$(dirname "$0")/lib.sh"
+range=
+[ "${1:-}" != --steps ] || { range=$2; shift 2; }
 arguments "$@"
 : "${times:=8}"
 
@@ -122,6 +124,11 @@ cp base.img model
 truncate -s 80 page
 unsure=
 
+# Who takes long to end has ended when cowctl stop says so: the helper that
+# removes the device, and cowd itself.
+CRASH_AT_LINGER=1500 life || die "a life that ends slowly fails"
+nothing_left "a slow end"
+
 poke 0
 life || die "a life that nobody disturbs fails"
 total=$(number 0)
@@ -129,8 +136,10 @@ total=$(number 0)
 nothing_left "an undisturbed life"
 how=(start recover stop)
 step=$((total / times)) tried=0 killed=0
-[ -z "$long" ] || step=1
-for ((n = 1 + (seed - 1) % (step > 0 ? step : 1); n <= total; n += step > 0 ? step : 1)); do
+[ -z "$long" ] && [ $step -gt 0 ] || step=1
+first=$((1 + (seed - 1) % step)) last=$total
+[ -z "$range" ] || { first=${range%-*}; last=${range#*-}; }
+for ((n = first; n <= last; n += step)); do
 	for h in $([ -n "$long" ] && echo 0 1 2 || echo $((tried % 3))); do
 		poke "$n"
 		life

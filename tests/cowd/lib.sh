@@ -46,29 +46,24 @@ die()
 	exit 1
 }
 
-# What a cowd that ended, or never began, must not leave.  Its processes end
-# after cowctl has heard that all is done: on a busy machine that may take a while.
+# What a cowd that ended, or never began, must not leave.
 nothing_left()
 {
 	local left
-	for _ in $(seq 200); do
-		[ -n "$(daemons)" ] || break
-		sleep 0.05
-	done
+	left=$(daemons)
+	[ -z "$left" ] || fail "$1: left processes $left"
 	left=$(dmsetup ls | grep -v '^No devices')
 	[ -z "$left" ] || fail "$1: left the device $left"
 	left=$(losetup -a)
 	[ -z "$left" ] || fail "$1: left the loop device $left"
 	left=$(ls -A /run/cowd 2>/dev/null)
 	[ -z "$left" ] || fail "$1: left in /run/cowd: $left"
-	left=$(daemons)
-	[ -z "$left" ] || fail "$1: left processes $left"
 }
 
-# Process numbers of all cowds.
+# Process numbers of all cowds, but of those that only wait to be reaped.
 daemons()
 {
-	ps -C cowd -o pid=
+	ps -C cowd -o stat=,pid= | awk '$1 !~ /^Z/ { print $2 }'
 }
 
 # refused WHAT WORD ARG...: cowd ARG... fails with one sentence on stderr that
