@@ -115,6 +115,8 @@ static int dmu_flush_devices(struct dmu_disk *d)
 	up_read(&d->table_lock);
 	if (r)
 		dmu_data_lost(d);
+	else
+		d->unflushed = false;
 	return r;
 }
 
@@ -233,7 +235,11 @@ void dmu_round_work(struct work_struct *work)
 		blk_status_t status = BLK_STS_OK;
 
 		dmu_cow_freeze(d);
-		if (d->round.flush)
+		/*
+		 * I7: whoever is told of a block may commit it.  Without a
+		 * table, nobody but the daemon is left to flush.
+		 */
+		if (d->round.flush || d->unflushed)
 			status = errno_to_blk_status(dmu_flush_devices(d));
 		if (status)
 			dmu_count(d, DMU_COMMIT_ERRORS);

@@ -213,7 +213,7 @@ void dmu_cow_mark_dirty(struct dmu_cow *cow, u64 block, u64 count)
 	}
 }
 
-/* DIRTY to COMMITTING. */
+/* DIRTY to COMMITTING; returns which. */
 static unsigned long dmu_word_freeze(struct dmu_word *w)
 {
 	unsigned long dirty = w->lo & ~w->hi;
@@ -223,7 +223,7 @@ static unsigned long dmu_word_freeze(struct dmu_word *w)
 		smp_wmb();	/* set before clear: never seen as OLD */
 		WRITE_ONCE(w->lo, w->lo & ~dirty);
 	}
-	return 0;
+	return dirty;
 }
 
 /* COMMITTING to CLEAN; returns which. */
@@ -262,7 +262,8 @@ static bool dmu_chunk_is_clean(struct dmu_cow *cow, u64 chunk)
 
 static void dmu_chunk_freeze(struct dmu_cow *cow, u64 chunk)
 {
-	dmu_chunk_apply(cow, chunk, dmu_word_freeze);
+	if (dmu_chunk_apply(cow, chunk, dmu_word_freeze))
+		cow->disk->unflushed = true;
 }
 
 static void dmu_chunk_clean(struct dmu_cow *cow, u64 chunk)

@@ -271,6 +271,7 @@ struct dmu_disk {
 	bool replay_wanted;		/* lock */
 	struct list_head invals;	/* lock: for the next round */
 	struct dmu_round round;
+	bool unflushed;			/* round's worker: frozen since devices were flushed */
 
 	struct dmu_channel *channel;	/* lock */
 	bool replaying;			/* lock: before REPLAY_END */

@@ -1117,6 +1117,29 @@ static void daemon_tells_of_loss(void)
 	flush_fails();
 }
 
+/*
+ * Whoever is told of a block may commit it at once, so it is flushed before, also
+ * where no flush asks for it; by a flush that failed it is not.
+ */
+static void copied_is_durable(void)
+{
+	setup_with(&(struct setup){ .gates = GATE_A });
+	all_cow(0, 0, BASE, 0);
+	disk_write(d, 3 * BS + 1, 1, 9);
+	gate_break_writes(NAME_GATE_A);
+	re_send(c, re_invalidate(7, 10, 1));
+	ev_want(c, DMU_EV_LOST, 0, 0, 0);
+	ev_copied(c, 3, 1, 0, 3 * BS);
+	ev_want(c, DMU_EV_INVALIDATED, 10, 1, 0);
+	/* Nor is it later, when somebody believes that all is well. */
+	check_eq(dm_message(d->name, "commit_anyway"), 0);
+	re_send(c, re_invalidate(8, 11, 1));
+	ev_want(c, DMU_EV_LOST, 0, 0, 0);
+	ev_copied(c, 3, 1, 0, 3 * BS);
+	ev_want(c, DMU_EV_INVALIDATED, 11, 1, 0);
+	gate_mend(NAME_GATE_A);
+}
+
 /* With nothing uncommitted who wrote is told, and can write again. */
 static void flush_fails_on_hits(void)
 {
@@ -1856,7 +1879,7 @@ static const struct test tests[] = {
 	T(copied_across_extents), T(copied_any_order), T(copied_many), T(metadata_flag),
 	T(commit_reply), T(fua), T(flushes_grouped), T(flush_refused),
 	T(flush_device_fails), T(lost_is_told_again), T(daemon_tells_of_loss),
-	T(flush_fails_on_hits), T(dirty_during_commit),
+	T(copied_is_durable), T(flush_fails_on_hits), T(dirty_during_commit),
 	T(invalidate), T(invalidate_waits), T(invalidate_waits_once),
 	T(invalidate_after_copied), T(invalidate_during_copy),
 	T(invalidate_many), T(invalidate_and_move), T(invalidate_busy),

@@ -105,9 +105,10 @@ enum dmu_event_type {
 	 */
 	DMU_EV_MAP		= 1,
 	/*
-	 * [block, block + count) now stands whole at (dev, sector) and the
-	 * metadata does not say so yet.  May be repeated; where a block is told
-	 * with several places, the last one holds.  Nothing is owed.
+	 * [block, block + count) now stands whole at (dev, sector), durable but
+	 * for what LOST says, and the metadata does not say so yet.  May be
+	 * repeated; where a block is told with several places, the last one
+	 * holds.  Nothing is owed.
 	 */
 	DMU_EV_COPIED		= 2,
 	/*
