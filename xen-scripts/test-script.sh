@@ -149,6 +149,7 @@ keep) note cowctl "$@" ;;
 stop)
 	note cowctl "$@"
 	[ -e "$WORK/devices/$2" ] || { echo "cowctl: $2: no cowd serves a device of that name" >&2; exit 3; }
+	[ ! -e "$WORK/busy" ] || { sleep 1; echo "cowctl: $2 is in use (open 1 times)" >&2; exit 1; }
 	[ ! -e "$WORK/used" ] || { rm "$WORK/used"; echo "cowctl: $2 is in use (open 1 times)" >&2; exit 1; }
 	rm "$WORK/devices/$2" "$WORK/dev/mapper/$2"
 	;;
@@ -186,7 +187,7 @@ name=xen-5-51712
 # disk MODE TARGET: what xl writes for a disk, and a host on which nothing happened.
 disk()
 {
-	rm -rf store calls syslog refuse-* used backing held run/systemd/* devices/* dev/mapper/* images/*
+	rm -rf store calls syslog refuse-* used busy backing held run/systemd/* devices/* dev/mapper/* images/*
 	mkdir -p "store/$backend"
 	printf %s "$1" >"store/$backend/mode"
 	printf %s "$2" >"store/$backend/params"
@@ -197,7 +198,7 @@ disk()
 script()
 {
 	: >calls
-	XENBUS_PATH=$backend timeout 60 "${shim:-xen/block-dmu}" "$1" </dev/null
+	XENBUS_PATH=$backend timeout 40 "${shim:-xen/block-dmu}" "$1" </dev/null
 }
 
 node() { cat "store/$backend/$1" 2>/dev/null; }
@@ -365,6 +366,18 @@ adds
 : >used
 removes
 calls_are "cowctl|stop|$name" "cowctl|stop|$name"
+
+# The toolstack ends a script after 40 seconds, and then nobody would say why it stays.
+what="in use all the time, and slow to say so"
+disk w "raw:$work/images/golden"
+adds
+: >busy
+script remove || fail "remove: status $?"
+[ -e "devices/$name" ] || fail "the device is gone"
+[ -n "$shim" ] || grep -q 'is in use' syslog || fail "does not say why it stays: $(cat syslog)"
+unlocked
+rm busy
+removes
 
 what="cowd refuses"
 disk w "raw:$work/images/golden"

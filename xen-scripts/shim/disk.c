@@ -27,8 +27,9 @@
 #include "target.h"
 #include "words.h"
 
-#define REMOVE_TRIES	100	/* of REMOVE_MS: xen-blkback lets go a moment later */
-#define REMOVE_MS	200
+/* xen-blkback lets go a moment later; the toolstack ends who takes 40 seconds. */
+#define REMOVE_S	20
+#define REMOVE_PAUSE_MS	200
 
 struct disk {
 	struct xs_handle *xs;
@@ -331,13 +332,22 @@ int disk_add(struct xs_handle *xs, const char *path)
 	return err;
 }
 
+static time_t seconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec;
+}
+
 int disk_remove(struct xs_handle *xs, const char *path)
 {
 	struct words command = { { "cowctl", "stop", NULL }, 2, false };
-	const struct timespec pause = { 0, REMOVE_MS * 1000000L };
+	const struct timespec pause = { 0, REMOVE_PAUSE_MS * 1000000L };
+	time_t end = seconds() + REMOVE_S;
 	char said[SAID_MAX];
 	struct disk d;
-	int i, status = 0, err;
+	int status, err;
 
 	err = disk_init(&d, xs, path);
 	if (!err)
@@ -345,9 +355,9 @@ int disk_remove(struct xs_handle *xs, const char *path)
 	if (err)
 		return err;
 	words_add(&command, d.name);
-	for (i = 0; i < REMOVE_TRIES; i++) {
+	for (;;) {
 		status = run(&command, RUN_STDERR, said);
-		if (!strstr(said, "in use"))
+		if (!strstr(said, "in use") || seconds() >= end)
 			break;
 		nanosleep(&pause, NULL);
 	}

@@ -2,7 +2,8 @@
 /*
  * A xenstore of files for test-script.sh, below the folder $STORE; watches are told
  * by lines of the FIFO $WORK/events.  Writing a node is refused while there is
- * $WORK/refuse-KEY.
+ * $WORK/refuse-KEY.  Each call adds a byte to $WORK/xenstore-calls if that is there,
+ * an o the first of each process.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -21,13 +22,28 @@ struct xs_handle {
 	char *first;		/* xenstore tells each watch once at the beginning */
 };
 
+#define LIST_MAX	1024
+
+static void count_call(const char *byte)
+{
+	int fd = open(text("%s/xenstore-calls", getenv("WORK")), O_WRONLY | O_APPEND | O_CLOEXEC);
+
+	if (fd < 0)
+		return;
+	if (write(fd, byte, 1) != 1)
+		abort();
+	close(fd);
+}
+
 static const char *file_of(const char *path)
 {
+	count_call(".");
 	return text("%s/%s", getenv("STORE"), path);
 }
 
 struct xs_handle *xs_open(unsigned long flags)
 {
+	count_call("o");
 	return calloc(1, sizeof(struct xs_handle));
 }
 
@@ -87,16 +103,16 @@ bool xs_write(struct xs_handle *xs, xs_transaction_t t, const char *path,
 char **xs_directory(struct xs_handle *xs, xs_transaction_t t, const char *path,
 		    unsigned int *num)
 {
-	char *block = calloc(64, sizeof(char *) + 64);
+	char *block = calloc(LIST_MAX, sizeof(char *) + 64);
 	char **list = (char **)block;
 	DIR *dir = opendir(file_of(path));
 	struct dirent *entry;
 
 	*num = 0;
-	while (dir && *num < 64 && (entry = readdir(dir))) {
+	while (dir && *num < LIST_MAX && (entry = readdir(dir))) {
 		if (entry->d_name[0] == '.')
 			continue;
-		list[*num] = block + 64 * sizeof(char *) + 64 * *num;
+		list[*num] = block + LIST_MAX * sizeof(char *) + 64 * *num;
 		snprintf(list[*num], 64, "%.63s", entry->d_name);
 		++*num;
 	}

@@ -138,35 +138,52 @@ static void consider(unsigned int domain, unsigned int device)
 	free(script);
 }
 
-static void consider_all(void)
+/* The disks of one domain, those that we serve and those that xenstore has. */
+static void consider_domain(unsigned int domain)
 {
-	unsigned int domains = 0, devices, i, j;
-	char **domain, **device, path[64];
+	unsigned int count = 0, i;
+	char **device, path[64];
 	struct slot *slot;
 
 	for (slot = slots; slot; slot = slot->next)
+		if (slot->domain == domain)
+			consider(domain, slot->device);
+	snprintf(path, sizeof(path), BASE "/%u", domain);
+	device = xs_directory(xs, XBT_NULL, path, &count);
+	for (i = 0; device && i < count; i++)
+		consider(domain, (unsigned int)atoi(device[i]));
+	free(device);
+}
+
+static void consider_all(void)
+{
+	unsigned int count = 0, i;
+	struct slot *slot;
+	char **domain;
+
+	for (slot = slots; slot; slot = slot->next)
 		consider(slot->domain, slot->device);
-	domain = xs_directory(xs, XBT_NULL, BASE, &domains);
-	for (i = 0; domain && i < domains; i++) {
-		snprintf(path, sizeof(path), BASE "/%.16s", domain[i]);
-		devices = 0;
-		device = xs_directory(xs, XBT_NULL, path, &devices);
-		for (j = 0; device && j < devices; j++)
-			consider((unsigned int)atoi(domain[i]),
-				 (unsigned int)atoi(device[j]));
-		free(device);
-	}
+	domain = xs_directory(xs, XBT_NULL, BASE, &count);
+	for (i = 0; domain && i < count; i++)
+		consider_domain((unsigned int)atoi(domain[i]));
 	free(domain);
 }
 
+/* What is looked at does not grow with what else there is: hosts have hundreds of guests. */
 static void event(const char *path)
 {
 	unsigned int domain, device;
 
-	if (sscanf(path, BASE "/%u/%u", &domain, &device) == 2)
+	switch (sscanf(path, BASE "/%u/%u", &domain, &device)) {
+	case 2:
 		consider(domain, device);
-	else
+		break;
+	case 1:
+		consider_domain(domain);
+		break;
+	default:
 		consider_all();
+	}
 	reap();
 }
 
