@@ -54,14 +54,14 @@ ok() { echo "ok $SECONDS s: $*"; }
 
 sum() { sha256sum <"$1"; }
 
-# until_true SECONDS COMMAND...
+# until_true SECONDS COMMAND...: often costs more than what is waited for, emulated.
 until_true()
 {
 	local end=$((SECONDS + $1))
 	shift
 	until "$@" >/dev/null 2>&1; do
 		[ "$SECONDS" -lt "$end" ] || return 1
-		sleep 0.2
+		sleep 0.5
 	done
 }
 
@@ -81,7 +81,7 @@ golden()
 guest_files()
 {
 	local root=$1 module
-	mkdir -p "$root"/{bin,dev,proc,sys,mnt,modules}
+	mkdir -p "$root"/{bin,sbin,dev,proc,sys,mnt,modules}
 	cp "$(readlink -f "$(command -v busybox)")" "$root/bin/busybox"
 	for module in xen-blkfront ext4 crc32c_generic; do
 		modprobe --show-depends "$module" 2>/dev/null | awk '$1 == "insmod" { print $2 }'
@@ -97,14 +97,18 @@ guest_files()
 		mount -t devtmpfs devtmpfs /dev
 		while read -r module; do insmod "/modules/${module##*/}"; done </modules/list
 		said() { echo "guest: $*" >/dev/hvc0; }
-		bad() { said "FAIL: $*"; poweroff -f; }
+		# Whoever reads the console switches us off: xenconsoled drops what it has not
+		# read of a domain that is gone.
+		last_word() { said "$*"; while :; do sleep 60; done; }
+		bad() { last_word "FAIL: $*"; }
 		# waits SECONDS COMMAND...
 		waits() { n=$(($1 * 5)); shift; until "$@"; do n=$((n - 1)); [ $n -gt 0 ] || bad "no $*"; usleep 200000; done; }
 		. /job
-		said end
-		poweroff -f
+		last_word end
 	END
-	chmod 755 "$root/init"
+	# What the kernel runs when the host says shutdown.
+	printf '#!/bin/busybox sh\nexec /bin/busybox poweroff -f\n' >"$root/sbin/poweroff"
+	chmod 755 "$root/init" "$root/sbin/poweroff"
 }
 
 # guest NAME TYPE DISK: the job comes from standard input; makes NAME.cfg.
@@ -127,20 +131,34 @@ guest()
 		on_reboot = "destroy"
 		disk = [ $disk ]
 	END
-	rm -f "/var/log/xen/console/guest-$name.log"
+	: >"/var/log/xen/console/guest-$name.log"
+	rm -f "/var/log/xen/xl-$name.log"
 }
 
-console() { tr -d '\r' <"/var/log/xen/console/guest-$1.log"; }
-says() { console "$1" | grep -q "^guest: $2"; }
+# says NAME WORDS: without a process, since it is asked often.
+says() { [[ $(<"/var/log/xen/console/guest-$1.log") == *"guest: $2"* ]]; }
+had_its_say() { says "$1" end || says "$1" FAIL || gone "$1"; }
 
 gone() { ! xl domid "$1" >/dev/null 2>&1; }
 
-# ends NAME: the guest came to its end by itself, and is gone.
+# The process of xl that stays with a guest ends when all of the guest is cleaned up.
+wait_for_xl()
+{
+	local pid
+	pid=$(sed -n 's/^Waiting for domain .*\[pid \([0-9]*\)\]$/\1/p' "/var/log/xen/xl-$1.log")
+	[ -n "$pid" ] || die "xl's log does not name its process: $(cat "/var/log/xen/xl-$1.log")"
+	timeout "$2" tail --pid="$pid" -f /dev/null || die "xl does not come to the end of $1"
+}
+
+# ends NAME: the guest did all that it should, is told to shut down, and is gone.
 ends()
 {
-	until_true 150 gone "$1" || die "$1 does not end"
-	says "$1" FAIL && fail "$1: $(console "$1" | grep FAIL)"
+	until_true 150 had_its_say "$1" || die "$1 does not end"
+	says "$1" FAIL && fail "$1: $(grep FAIL "/var/log/xen/console/guest-$1.log")"
 	says "$1" end || fail "$1 did not come to its end"
+	xl shutdown "$1" >/dev/null || fail "xl shutdown $1"
+	wait_for_xl "$1" 120
+	gone "$1" || fail "$1 is still there"
 }
 
 no_backend() { [ -z "$(xenstore-ls /local/domain/0/backend/vbd 2>/dev/null)" ]; }
@@ -152,7 +170,7 @@ no_keeper() { [ -z "$(ps -C cowctl -o pid=)" ]; }
 nothing_left()
 {
 	local left
-	until_true 60 no_backend || fail "$1: left in xenstore: $(xenstore-ls /local/domain/0/backend/vbd)"
+	no_backend || fail "$1: left in xenstore: $(xenstore-ls /local/domain/0/backend/vbd)"
 	left=$(dmsetup ls --target userspace | grep -v '^No devices')
 	[ -z "$left" ] || fail "$1: left the device $left"
 	left=$(losetup -a | grep -v golden)
