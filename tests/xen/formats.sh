@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
-# A disk of each format in domain 0: made by its line, written through xen-blkback, read
-# back, let go; then qemu-img reads from the image what was written.
+# A disk of each format in domain 0, by lines of ours and of blktap: written through
+# xen-blkback, read back, let go; then qemu-img reads from the image what was written.
+# Blanks, colons and percent signs in its path are no trouble.
 #
 # formats.sh [FORMAT...]: only these
 # shellcheck source=tests/xen/lib.sh
@@ -12,27 +13,37 @@ modprobe xen-blkfront || die "no xen-blkfront"
 command -v qemu-img >/dev/null || die "no qemu-img"
 
 # made FORMAT: its disk's line in $line, the image in $image, what it holds at first in model.
+# A line of blktap names an image that is there; ours makes it over a base.
 made()
 {
-	image=$work/disk.$1
-	line="dmu:$1:$image:size=${mib}m"
+	local place="$work/a disk: 100%" ours="$work/a%20disk%3A%20100%25"
+	image=$place/disk.$1
+	line=tap:$1:$image
+	mkdir -p "$place"
 	: >model
 	truncate -s ${mib}M model
 	case $1 in
+	raw)
+		line=tap:aio:$image
+		cp model "$image"
+		;;
 	ram)
-		image=/dev/shm/xen-test
-		line=dmu:ram:$image:size=${mib}m
+		image="/dev/shm/xen test"
+		line=tap:ram:$image
+		cp model "$image"
 		;;
-	dscow | qcow2)
-		head -c ${mib}M /dev/urandom >base.img
-		cp base.img model
-		line=dmu:$1:$image:$work/base.img
-		;;
+	qcow) qemu-img create -q -f qcow "$image" ${mib}M || die "qemu-img" ;;
+	vhd) qemu-img create -q -f vpc "$image" ${mib}M || die "qemu-img" ;;
 	vmdk)
 		head -c ${mib}M /dev/urandom >model
-		qemu-img convert -f raw -O vmdk model base.vmdk || die "qemu-img"
-		line=dmu:vmdk:$image:$work/base.vmdk:base-format=vmdk
+		qemu-img convert -f raw -O vmdk model "$image" || die "qemu-img"
 		;;
+	dscow | qcow2)
+		head -c ${mib}M /dev/urandom >"$place/base.img"
+		cp "$place/base.img" model
+		line=dmu:$1:$ours/disk.$1:$ours/base.img
+		;;
+	*) die "$1: is none of the formats" ;;
 	esac
 }
 
@@ -58,6 +69,7 @@ read_by_others()
 		;;
 	raw | ram) cp "$image" out ;;
 	vhd) qemu-img convert -f vpc -O raw "$image" out || die "vhd: qemu-img says $?" ;;
+	qcow) qemu-img convert -f qcow -O raw "$image" out || die "qcow: qemu-img says $?" ;;
 	*)
 		qemu-img check -q -f "$1" "$image" || fail "$1: qemu-img's check says $?"
 		qemu-img convert -f "$1" -O raw "$image" out || die "$1: qemu-img says $?"
@@ -83,11 +95,11 @@ attached()
 	nothing_left "$1"
 	rm -f out
 	read_by_others "$1"
-	rm -f "$image"
+	rm -rf "$image" "${work:?}/a disk: 100%"
 	ok "$1 in domain 0: $line"
 }
 
-[ $# -gt 0 ] || set -- raw ram dscow qcow2 vmdk vhd
+[ $# -gt 0 ] || set -- raw ram dscow qcow qcow2 vmdk vhd
 for format; do
 	attached "$format"
 done

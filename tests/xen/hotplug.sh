@@ -3,11 +3,13 @@
 # Disks come and go while a guest runs, also in domain 0; a guest writes while cowd is
 # killed and started again.
 #
-# hotplug.sh [STEP...]: only these of its steps, such as plugs
+# hotplug.sh [--times N] [STEP...]: only these of its steps, such as plugs, which attaches
+# and detaches three times, or N
 # shellcheck source=tests/xen/lib.sh
 . "$(dirname "$0")/lib.sh"
 
 times=3
+[ "${1:-}" != --times ] || { times=$2; shift 2; }
 golden golden.img 32
 before=$(sum golden.img)
 
