@@ -196,6 +196,15 @@ static int init_bits(struct cow_chain *c)
 	return 0;
 }
 
+static bool takes_direct_io(const struct cow_chain *c)
+{
+	uint32_t i;
+
+	for (i = 0; i < c->nr_files && c->files[i]->dio_fd < 0; i++)
+		;
+	return i < c->nr_files;
+}
+
 static int init_chain(struct cow_chain *c, const struct cow_open_params *p)
 {
 	int ret;
@@ -212,7 +221,7 @@ static int init_chain(struct cow_chain *c, const struct cow_open_params *p)
 		ret = c->commit.syncs ? 0 : -ENOMEM;
 	}
 	if (!ret)
-		ret = cow_engine_start(&c->engine, &c->log);
+		ret = cow_engine_start(&c->engine, takes_direct_io(c), &c->log);
 	return ret;
 }
 

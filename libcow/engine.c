@@ -121,7 +121,8 @@ static int helper_start(struct cow_engine *e)
 
 /* --- Start and stop ------------------------------------------------------- */
 
-int cow_engine_start(struct cow_engine *e, const struct cow_log *log)
+int cow_engine_start(struct cow_engine *e, bool direct,
+		     const struct cow_log *log)
 {
 	int ret;
 
@@ -135,7 +136,8 @@ int cow_engine_start(struct cow_engine *e, const struct cow_log *log)
 		return cow_log_error(log, -errno,
 				     "an eventfd cannot be made: %s",
 				     strerror(errno));
-	ret = io_setup(AIO_DEPTH, &e->aio);
+	/* To end a context takes the kernel tens of milliseconds. */
+	ret = direct ? io_setup(AIO_DEPTH, &e->aio) : 0;
 	if (ret)
 		return cow_log_error(log, ret,
 			"asynchronous I/O cannot be set up: %s (see the sysctl fs.aio-max-nr)",
@@ -168,7 +170,7 @@ static bool fits_aio(const struct cow_engine *e, const struct cow_io *io)
 {
 	uint32_t align;
 
-	if (io->op == COW_IO_WORK || io->file->dio_fd < 0)
+	if (!e->aio || io->op == COW_IO_WORK || io->file->dio_fd < 0)
 		return false;
 	if (io->op == COW_IO_SYNC)
 		return !e->no_aio_sync;

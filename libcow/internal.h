@@ -122,7 +122,7 @@ struct cow_io_list {
 };
 
 struct cow_engine {
-	io_context_t aio;
+	io_context_t aio;		/* NULL: the helper does it all */
 	int event_fd;
 	unsigned int in_flight;		/* started, not done */
 	unsigned int in_aio;
@@ -137,7 +137,9 @@ struct cow_engine {
 	bool stop;
 };
 
-int cow_engine_start(struct cow_engine *e, const struct cow_log *log);
+/* direct: a file of the chain takes direct I/O. */
+int cow_engine_start(struct cow_engine *e, bool direct,
+		     const struct cow_log *log);
 void cow_engine_stop(struct cow_engine *e);
 void cow_engine_submit(struct cow_engine *e, struct cow_io *io);
 /* Calls done() of what is finished; their number. */
