@@ -24,6 +24,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -236,23 +237,33 @@ static void new_image(void)
 	MUST(info.size == DISK);
 }
 
-/* A file that is cut to nothing first would be written out when it is closed. */
-static void copy_file(const char *from, const char *to)
-{
-	char command[64];
-
-	unlink(to);
-	snprintf(command, sizeof(command), "cp --sparse=always %s %s", from,
-		 to);
-	MUST(!system(command));
-}
-
 static uint64_t file_bytes(const char *path)
 {
 	struct stat st;
 
 	MUST(!stat(path, &st));
 	return (uint64_t)st.st_size;
+}
+
+/* A file that is cut to nothing first would be written out when it is closed. */
+static void copy_file(const char *from, const char *to)
+{
+	int in = open(from, O_RDONLY), out;
+	off_t at = 0, end;
+
+	unlink(to);
+	out = open(to, O_CREAT | O_WRONLY, 0666);
+	MUST(in >= 0 && out >= 0);
+	MUST(!ftruncate(out, (off_t)file_bytes(from)));
+	while ((at = lseek(in, at, SEEK_DATA)) >= 0) {
+		end = lseek(in, at, SEEK_HOLE);
+		MUST(lseek(out, at, SEEK_SET) == at && lseek(in, at, SEEK_SET) == at);
+		for (; at < end; at = lseek(in, 0, SEEK_CUR))
+			MUST(sendfile(out, in, NULL, (size_t)(end - at)) > 0);
+	}
+	MUST(errno == ENXIO);
+	close(in);
+	close(out);
 }
 
 static void say_finding(void *ctx, const struct cow_finding *f)
