@@ -26,6 +26,7 @@
 #include <unistd.h>
 
 #include <common/clock.h>
+#include <common/text.h>
 #include <dmu.h>
 
 #include "log.h"
@@ -137,7 +138,6 @@ void requests_tell_dropped(void)
 static void serve_log(void)
 {
 	enum cowd_level level = msg.index < COWD_DEBUG ? msg.index : COWD_DEBUG;
-	char *c;
 
 	if (level == COWD_DEBUG && !parent.options->verbose)
 		return;
@@ -146,9 +146,7 @@ static void serve_log(void)
 		return;
 	}
 	requests_tell_dropped();
-	for (c = msg.text; *c; c++)
-		if ((unsigned char)*c < ' ' || *c == 0x7f)
-			*c = '?';
+	text_one_line(msg.text);
 	cowd_log(level, "%s", msg.text);
 }
 

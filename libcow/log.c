@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "internal.h"
 
+#include <common/text.h>
+
 #include <stdio.h>
 
 #define COW_MESSAGE_MAX 1024
@@ -31,6 +33,7 @@ void cow_log_v(const struct cow_log *log, enum cow_log_level level,
 		     object ? object : "", object ? ": " : "");
 	if (n >= 0 && (size_t)n < sizeof(text))
 		vsnprintf(text + n, sizeof(text) - (size_t)n, fmt, ap);
+	text_one_line(text);
 	log->fn(log->ctx, level, text);
 }
 

@@ -2,6 +2,8 @@
 /* report.c - check, describe, amend: a whole image, blocking. */
 #include "internal.h"
 
+#include <common/text.h>
+
 #include <errno.h>
 #include <stdio.h>
 
@@ -21,6 +23,7 @@ void cow_check_found(struct cow_check *check, enum cow_severity severity,
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
+	text_one_line(text);
 	finding.text = text;
 	if (repaired)
 		check->result->repaired++;

@@ -3,11 +3,13 @@
 
 #include <common/num.h>
 #include <common/size.h>
+#include <common/text.h>
 
 #include <errno.h>
 #include <getopt.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define LABEL_WIDTH 14
@@ -161,12 +163,17 @@ void tool_line(const char *label, const char *fmt, ...)
 {
 	int pad = LABEL_WIDTH - 1 - (int)strlen(label);
 	va_list ap;
+	char *text;
+	int n;
 
-	printf("%s:%*s", label, pad > 0 ? pad : 1, "");
 	va_start(ap, fmt);
-	vprintf(fmt, ap);
+	n = vasprintf(&text, fmt, ap);
 	va_end(ap);
-	putchar('\n');
+	if (n < 0)
+		return;
+	text_one_line(text);
+	printf("%s:%*s%s\n", label, pad > 0 ? pad : 1, "", text);
+	free(text);
 }
 
 void tool_fact_text(void *ctx, const struct cow_fact *fact)
