@@ -44,6 +44,7 @@ static void dmu_disk_init_fields(struct dmu_disk *d)
 	INIT_LIST_HEAD(&d->stalled);
 	INIT_LIST_HEAD(&d->pending_invals);
 	INIT_LIST_HEAD(&d->failed_copies);
+	INIT_LIST_HEAD(&d->idle_copies);
 	bio_list_init(&d->deferred);
 	INIT_LIST_HEAD(&d->dirty);
 	bio_list_init(&d->flushes);
@@ -139,6 +140,7 @@ static void dmu_disk_free(struct kref *ref)
 	WARN_ON(!bio_list_empty(&d->flushes));
 	WARN_ON(!bio_list_empty(&d->round.flushes));
 
+	dmu_copy_free_idle(d);
 	dmu_disk_free_cows(d);
 	dmu_map_destroy(d);
 	cleanup_srcu_struct(&d->srcu);

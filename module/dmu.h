@@ -253,6 +253,8 @@ struct dmu_disk {
 	struct bio_list no_space;	/* for another try */
 	bool no_space_wait;
 	struct list_head failed_copies;	/* cells, for the worker to end */
+	struct list_head idle_copies;	/* struct dmu_copy, for another one */
+	unsigned int nr_idle_copies;
 	unsigned long nr_waiting;	/* held bios */
 	enum dmu_mode mode;
 	enum dmu_policy policy;
@@ -437,6 +439,8 @@ void dmu_set_no_space_wait(struct dmu_disk *d, bool wait);
 /* copy.c */
 void dmu_copy_start(struct dmu_io *io);
 void dmu_copy_work(struct work_struct *work);
+u64 dmu_copy_idle_bytes(struct dmu_disk *d);
+u64 dmu_copy_free_idle(struct dmu_disk *d);
 
 /* commit.c */
 void dmu_round_work(struct work_struct *work);

@@ -548,7 +548,8 @@ int dmu_map_prune(struct dmu_disk *d, struct dmu_target *t, sector_t was)
 
 static void dmu_count_disk(struct dmu_disk *d, void *arg)
 {
-	*(unsigned long *)arg += READ_ONCE(d->nr_entries);
+	*(unsigned long *)arg += READ_ONCE(d->nr_entries) +
+				 dmu_copy_idle_bytes(d) / DMU_ENTRY_COST;
 }
 
 static unsigned long dmu_shrink_count(struct shrinker *s,
@@ -570,6 +571,8 @@ static void dmu_shrink_disk(struct dmu_disk *d, void *arg)
 	struct dmu_shrink *s = arg;
 	u64 before = READ_ONCE(d->nr_entries);
 
+	if (s->freed < s->entries)
+		s->freed += dmu_copy_free_idle(d) / DMU_ENTRY_COST;
 	if (s->freed >= s->entries || !mutex_trylock(&d->map_mutex))
 		return;
 	dmu_map_evict(d, (s->entries - s->freed) * DMU_ENTRY_COST,

@@ -453,6 +453,79 @@ static void cow_partial(void)
 	ev_none(c);
 }
 
+/* A part of a block, 64 KiB: what is read for it, and that it is written by one I/O. */
+static void cow_part_costs(uint64_t sector, uint64_t count, uint64_t block, uint64_t read)
+{
+	uint64_t sectors = dev_stat(base, DEV_READ_SECTORS), reads = dev_stat(base, DEV_READS);
+	uint64_t writes = dev_stat(a, DEV_WRITES), written = dev_stat(a, DEV_WRITE_SECTORS);
+
+	disk_write(d, sector, count, 9);
+	check_eq(dev_stat(base, DEV_READS) - reads, 1);
+	check_eq(dev_stat(base, DEV_READ_SECTORS) - sectors, read);
+	check_eq(dev_stat(a, DEV_WRITES) - writes, 1);
+	check_eq(dev_stat(a, DEV_WRITE_SECTORS) - written, block);
+	disk_expect(d, sector, count, 9, sector);
+}
+
+static void cow_costs(void)
+{
+	setup_with(&(struct setup){ .bs = 128 });
+	all_cow(0, 0, BASE, 0);
+	cow_part_costs(128 + 2, 3, 128, 128);		/* in the middle */
+	cow_part_costs(256, 24, 128, 128 - 24);		/* in front */
+	cow_part_costs(512 - 10, 10, 128, 128 - 10);	/* at the end */
+	cow_part_costs(768 + 2, 7, 35, 35);		/* of the short one */
+	dev_check(a, 0, 128, TAG_A, 0);
+	dev_check(a, 128 + 5, 123, TAG_BASE, 128 + 5);
+	dev_check(a, 256 + 24, 104, TAG_BASE, 256 + 24);
+	dev_check(a, 384, 118, TAG_BASE, 384);
+	dev_check(a, 512, 256, TAG_A, 512);
+	dev_check(a, 768 + 9, 26, TAG_BASE, 768 + 9);
+	dev_check(a, 768 + 35, 93, TAG_A, 768 + 35);
+	check_eq(disk_status(d, "copies"), 4);
+	check_eq(disk_status(d, "uncommitted"), 4);
+}
+
+/* Parts of blocks of @bs sectors, small and large, at each end and over the ends. */
+static void cow_parts(unsigned int bs)
+{
+	uint64_t at = 0, n = 1, end;
+
+	setup_with(&(struct setup){ .bs = bs });
+	all_cow(0, 1000, BASE, 100);
+	while (at < SECTORS) {
+		end = at + n < SECTORS ? at + n : SECTORS;
+		disk_write(d, at, end - at, 9);
+		disk_expect(d, at, end - at, 9, at);
+		if (end < SECTORS)
+			disk_expect(d, end, 1, TAG_BASE, 100 + end);
+		dev_check(a, 1000 + at, end - at, 9, at);
+		at = end + n / 2 + 1;
+		n = n < 200 ? 2 * n + 1 : 3;
+	}
+	dev_check(a, 0, 1000, TAG_A, 0);
+	dev_check(a, 1000 + SECTORS, 100, TAG_A, 1000 + SECTORS);
+	dev_check(base, 0, DEV_SECTORS, TAG_BASE, 0);
+	check_eq(disk_status(d, "waiting"), 0);
+	ev_none(c);
+}
+
+static void cow_parts_16k(void)
+{
+	cow_parts(32);
+}
+
+static void cow_parts_256k(void)
+{
+	cow_parts(512);
+}
+
+/* More than is copied with the write: by kcopyd. */
+static void cow_parts_512k(void)
+{
+	cow_parts(1024);
+}
+
 /* The classic answer: one block, with the write waiting. */
 static void cow_answer(void)
 {
@@ -1269,17 +1342,19 @@ static void invalidate_after_copied(void)
 	check_eq(disk_status(d, "uncommitted"), 0);
 }
 
-/* A copy under way ends first, and is told; its writer asks again. */
+/* A copy under way ends first, with its write, and is told; who waited behind it asks. */
 static void invalidate_during_copy(void)
 {
 	bool copied = false, gone = false, asked = false;
-	struct io *io;
+	struct io *first, *second;
 
 	setup_with(&(struct setup){ .gates = GATE_A });
 	all_cow(0, 0, BASE, 0);
 	gate_shut(NAME_GATE_A);
-	io = io_start(d, IO_WRITE, 3 * BS + 1, 1, 9);
+	first = io_start(d, IO_WRITE, 3 * BS + 1, 1, 9);
 	disk_wait_status(d, "waiting", 1);
+	second = io_start(d, IO_WRITE, 3 * BS + 4, 1, 9);
+	disk_wait_status(d, "waiting", 2);
 	re_send(c, re_invalidate(5, 0, d->blocks));
 	sleep_ms(100);
 	ev_none(c);
@@ -1305,9 +1380,11 @@ static void invalidate_during_copy(void)
 			fail("event %u", ev.type);
 		}
 	}
-	io_ok(io);
+	io_ok(first);
+	io_ok(second);
 	dev_check(a, 3 * BS, 1, TAG_BASE, 3 * BS);
 	dev_check(a, 3 * BS + 1, 1, 9, 3 * BS + 1);
+	dev_check(a, 3 * BS + 4, 1, 9, 3 * BS + 4);
 }
 
 /* Many at once, with ids of the daemon's choice, none lost. */
@@ -1871,6 +1948,7 @@ static const struct test tests[] = {
 	T(merged_questions), T(read_then_write), T(write_after_read_asked),
 	T(write_after_read_once), T(answered_in_parts), T(failed_in_parts),
 	T(answers_others), T(preload_answers),
+	T(cow_costs), T(cow_parts_16k), T(cow_parts_256k), T(cow_parts_512k),
 	T(cow_partial), T(cow_answer), T(cow_whole), T(cow_whole_run),
 	T(cow_mixed_run), T(cow_concurrent), T(cow_copying), T(cow_claimed),
 	T(cow_bitmap), T(cow_bitmap_full), T(cow_zero), T(cow_short),

@@ -71,7 +71,7 @@ static const char *gate_new(const char *name, struct dev *dev, char *path,
 
 void setup_with(const struct setup *s)
 {
-	struct disk want = { .sectors = SECTORS, .bs = BS,
+	struct disk want = { .sectors = SECTORS, .bs = s->bs ? s->bs : BS,
 			     .features = s->table };
 
 	a = dev_new(DEV_SECTORS);

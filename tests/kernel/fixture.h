@@ -29,6 +29,7 @@ struct setup {
 	const char *table;		/* feature arguments of the table */
 	uint64_t features;		/* of the attach */
 	int gates;
+	unsigned int bs;		/* BS if 0 */
 	bool no_daemon;
 };
 
