@@ -124,3 +124,99 @@ group_first()
 	done
 	fresh_turns first_writes "${some[@]}"
 }
+
+# ---- flushes ------------------------------------------------------------------
+
+# 4K by chance, each flushed, as many as a quarter of the blocks.
+first_flushes()
+{
+	job "$1" first-fsync-4k 1 rw=randwrite bs=4k ba=64k fsync=1 size=$((size / 2))M \
+		number_ios=$((size * 2)) norandommap=1 | measure flush "$2" || exit 1
+}
+
+group_flush()
+{
+	all_up linear -- dscow snapshot
+	for s in $subjects; do fill "${dev_of[$s]}"; done
+	in_turn flush "$subjects" fsync-4k 1
+	clear_away
+	fresh_turns first_flushes dscow snapshot
+}
+
+# ---- growth -------------------------------------------------------------------
+
+# zero NAME SECTORS: a device of any size that takes no memory.
+zero() { dm "$1" "0 $2 zero"; }
+
+# how_much NAME PID...: what the processes have in memory, with the results.
+how_much()
+{
+	local name=$1 pid kib=0
+	shift
+	for pid; do kib=$((kib + $(sed -n 's/^VmRSS:[[:space:]]*\([0-9]*\).*/\1/p' "/proc/$pid/status"))); done
+	echo "memory of $name=$kib KiB in $# processes, $(dmsetup status "b-$name" |
+		grep -o 'map_bytes [0-9]*') in the kernel" >>"$out/facts"
+}
+
+# opened NAME COMMAND...: how long it takes, with the results.
+opened()
+{
+	local name=$1 from
+	shift
+	from=$(date +%s%N)
+	"$@" || die "$*"
+	echo "opening $name=$((($(date +%s%N) - from) / 1000)) us" >>"$out/facts"
+}
+
+# grown GIB: a dscow overlay over nothing; only header and bitmap stand on a RAM disk.
+grown()
+{
+	local name=dscow-$1G sectors=$(($1 << 21)) at pids
+	local base=/dev/mapper/b-base-$1G image=/dev/mapper/b-image-$1G
+	ram
+	forget 1
+	zero "b-base-$1G" "$sectors" &&
+		dm "b-image-$1G" "0 98304 linear /dev/ram1 0
+98304 $((sectors + 65536)) zero" || return
+	cowimg create --force -f dscow -b "$base" -F raw "$image" || return
+	opened "$name" cowd -p dscow --map-memory 256m --allow-backing "$base" "b-$name" "$image"
+	later cowctl stop "b-$name"
+	dev_of[$name]=/dev/mapper/b-$name span[$name]=$1G
+	for ((at = 0; at < $1; at += 64)); do	# asked once for each region
+		dd if="${dev_of[$name]}" of=/dev/null bs=4k count=1 skip=$((at << 18)) iflag=direct status=none
+	done
+	read -ra pids < <(jq -r '[.worker, .pid] | @tsv' "/run/cowd/b-$name.json")
+	how_much "$name" "${pids[@]}"
+}
+
+# extents COUNT: a target whose map has so many entries.
+extents()
+{
+	local name=extents-$1 sectors=$(($1 * 128)) pid
+	zero "b-a-$1" "$sectors" && zero "b-b-$1" "$sectors" || return
+	dm "b-$name" "0 $sectors userspace b-$name 128 2 /dev/mapper/b-a-$1 /dev/mapper/b-b-$1 2 map_memory 262144" || return
+	/usr/bin/python3 "$here/extents.py" "b-$name" "$1" >"extents-$1" &
+	pid=$!
+	later "kill $pid; wait $pid"
+	until [ -s "extents-$1" ]; do
+		kill -0 "$pid" || die "extents.py ended"
+		sleep 0.1
+	done
+	dev_of[$name]=/dev/mapper/b-$name span[$name]=$(($1 * 64))K
+	how_much "$name"
+}
+
+group_growth()
+{
+	local n
+	subjects=
+	for n in 1 64 1024 16384; do
+		grown $n || die "dscow of $n GiB cannot be set up"
+		subjects+=" dscow-${n}G"
+	done
+	for n in 1 1000 100000 1000000; do
+		extents $n || die "$n extents cannot be set up"
+		subjects+=" extents-$n"
+	done
+	in_turn growth "${subjects# }" randread-4k 1
+}
