@@ -57,11 +57,11 @@ tells() { printf '%s\n' "$@" >&7; }
 until_true()
 {
 	local i
-	for i in $(seq 600); do
+	for i in $(seq 3000); do
 		"$@" && return
 		sleep 0.1
 	done
-	fail "waited 60 s for: $*"
+	fail "waited five minutes for: $*"
 	exit 1
 }
 

@@ -198,7 +198,7 @@ disk()
 script()
 {
 	: >calls
-	XENBUS_PATH=$backend timeout 40 "${shim:-xen/block-dmu}" "$1" </dev/null
+	XENBUS_PATH=$backend timeout 60 "${shim:-xen/block-dmu}" "$1" </dev/null
 }
 
 node() { cat "store/$backend/$1" 2>/dev/null; }

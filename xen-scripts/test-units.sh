@@ -47,7 +47,7 @@ ordered()
 
 # The disks of guests that no script is run for.
 sed "s|^ExecStart=[^ ]*|ExecStart=/bin/true|" "$built/block-dmu-shim.service" >"$work/block-dmu-shim.service"
-grep -q '^ExecStart=/.*/block-dmu-shim watch$' "$built/block-dmu-shim.service" || fail "what does it start?"
+grep -q '^ExecStart=[^ ]*/block-dmu-shim watch$' "$built/block-dmu-shim.service" || fail "what does it start?"
 for other in xendomains.service libvirt-guests.service; do
 	ordered block-dmu-shim.service before "$other"
 done

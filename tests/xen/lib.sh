@@ -137,27 +137,28 @@ guest()
 
 # says NAME WORDS: without a process, since it is asked often.
 says() { [[ $(<"/var/log/xen/console/guest-$1.log") == *"guest: $2"* ]]; }
-had_its_say() { says "$1" end || says "$1" FAIL || gone "$1"; }
+had_its_say() { says "$1" end || says "$1" FAIL || ! has_xl; }
 
 gone() { ! xl domid "$1" >/dev/null 2>&1; }
 
 # The process of xl that stays with a guest ends when all of the guest is cleaned up.
-wait_for_xl()
-{
-	local pid
-	pid=$(sed -n 's/^Waiting for domain .*\[pid \([0-9]*\)\]$/\1/p' "/var/log/xen/xl-$1.log")
-	[ -n "$pid" ] || die "xl's log does not name its process: $(cat "/var/log/xen/xl-$1.log")"
-	timeout "$2" tail --pid="$pid" -f /dev/null || die "xl does not come to the end of $1"
-}
+xl_of() { sed -n 's/^Waiting for domain .*\[pid \([0-9]*\)\]$/\1/p' "/var/log/xen/xl-$1.log"; }
+
+# It names itself a moment after xl create has returned.
+names_xl() { [ -n "$(xl_of "$1")" ]; }
+has_xl() { [ -e "/proc/$xl_pid" ]; }
 
 # ends NAME: the guest did all that it should, is told to shut down, and is gone.
 ends()
 {
+	local xl_pid
+	until_true 60 names_xl "$1" || die "xl's log names no process: $(cat "/var/log/xen/xl-$1.log")"
+	xl_pid=$(xl_of "$1")
 	until_true 150 had_its_say "$1" || die "$1 does not end"
 	says "$1" FAIL && fail "$1: $(grep FAIL "/var/log/xen/console/guest-$1.log")"
 	says "$1" end || fail "$1 did not come to its end"
-	xl shutdown "$1" >/dev/null || fail "xl shutdown $1"
-	wait_for_xl "$1" 120
+	xl shutdown "$1" >/dev/null 2>&1 || fail "xl shutdown $1"
+	timeout 120 tail --pid="$xl_pid" -f /dev/null || die "xl does not come to the end of $1"
 	gone "$1" || fail "$1 is still there"
 }
 
