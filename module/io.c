@@ -247,6 +247,15 @@ static void dmu_lead(struct dmu_disk *d, struct dmu_io *io,
 		dmu_cell_insert(d, cell);
 }
 
+/*
+ * Who sends @bio on later is not who made it: the cgroup that it counts for is
+ * noted before it is held.  What is sent on at once has it noted there.
+ */
+static void dmu_note_cgroup(struct bio *bio)
+{
+	bio_set_dev(bio, bio->bi_bdev);
+}
+
 /* A write to an OLD block: claim it, copy it, or wait for who does. */
 static int dmu_first_write(struct dmu_target *t, struct bio *bio,
 			   struct dmu_way *w, int idx)
@@ -259,6 +268,7 @@ static int dmu_first_write(struct dmu_target *t, struct bio *bio,
 	unsigned long flags;
 	u64 n;
 
+	dmu_note_cgroup(bio);
 	spin_lock_irqsave(&d->lock, flags);
 	/* refs 0: it left the map meanwhile, and dies when this section ends */
 	if (!cow->refs || dmu_cow_is_revoked(cow) ||
@@ -339,6 +349,7 @@ static int dmu_fault(struct dmu_target *t, struct bio *bio, bool write, int idx)
 	unsigned long flags;
 	int r;
 
+	dmu_note_cgroup(bio);
 	spin_lock_irqsave(&t->disk->lock, flags);
 	r = dmu_fault_locked(t, bio, write);
 	spin_unlock_irqrestore(&t->disk->lock, flags);
@@ -444,6 +455,7 @@ static int dmu_request(struct dmu_target *t, struct bio *bio, u64 blocks)
 	unsigned long flags;
 	int r = DM_MAPIO_SUBMITTED;
 
+	dmu_note_cgroup(bio);
 	spin_lock_irqsave(&d->lock, flags);
 	if (dmu_must_requeue(t)) {
 		r = DM_MAPIO_REQUEUE;

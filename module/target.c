@@ -253,7 +253,6 @@ static void dmu_set_limits(struct dm_target *ti)
 	ti->flush_supported = true;
 	ti->num_discard_bios = 1;
 	ti->discards_supported = true;
-	ti->needs_bio_set_dev = true;	/* held I/O stays with its cgroup */
 	ti->num_write_zeroes_bios = 1;
 }
 
