@@ -112,6 +112,7 @@ in_turn()
 	local group=$1 subjects=$2 round pattern depth s
 	for ((round = 1; round <= rounds; round++)); do
 		for pattern in $3; do
+			[ -z "$patterns" ] || [[ $patterns == *,$pattern,* ]] || continue
 			for depth in $4; do
 				for s in $subjects; do
 					# shellcheck disable=SC2046 # words
