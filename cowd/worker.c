@@ -183,7 +183,16 @@ static int open_chain(const struct cowd_options *o, int scratch)
 		.direct_data = true,
 	};
 
-	return cow_chain_open(&params, &worker.chain);
+	struct cow_chain_info info;
+	int err;
+
+	err = cow_chain_open(&params, &worker.chain);
+	if (err)
+		return err;
+	cow_chain_info(worker.chain, &info);
+	return info.size ? 0 :
+	       cowd_error(-EINVAL, "%s: has a disk of 0 bytes, of which no device can be made",
+			  o->image);
 }
 
 static int make_file_device(uint32_t file)

@@ -184,7 +184,7 @@ static int init_bits(struct cow_chain *c)
 {
 	uint64_t blocks = num_min(c->nr_blocks, COW_COPIED_BITS_MAX);
 
-	if (!c->images[0]->plugin->copied_bits)
+	if (!c->images[0]->plugin->copied_bits || !blocks)
 		return 0;
 	c->bits_bytes = num_div_up(blocks, 8);
 	c->bits = mmap(NULL, c->bits_bytes, PROT_READ | PROT_WRITE,

@@ -236,7 +236,7 @@ static int get_info(struct cow_image *img)
 		return cow_error(img, -EINVAL,
 			"the block size %u is no power of two of 512 bytes to 16 MiB",
 			info.block_size);
-	if (!info.size || info.size > INT64_MAX - COW_BLOCK_SIZE_MAX)
+	if (info.size > INT64_MAX - COW_BLOCK_SIZE_MAX)
 		return cow_error(img, -EINVAL,
 			"the disk's size of %llu bytes is out of range",
 			(unsigned long long)info.size);

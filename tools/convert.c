@@ -211,8 +211,10 @@ static int set_granule(struct copy *c)
 			"%s: has room for %llu bytes, but the disk in %s has %llu",
 			c->job->target.path, (unsigned long long)info.size,
 			c->job->source, (unsigned long long)c->size);
-	ret = cow_where(c->to, 0, 1, &w);
 	c->granule = (uint32_t)num_min(info.block_size, GRANULE_MAX);
+	if (!info.size)
+		return 0;
+	ret = cow_where(c->to, 0, 1, &w);
 	if (!ret && w.held && !w.zero)
 		c->granule = GRANULE_PLACED;
 	return ret;
@@ -254,6 +256,11 @@ int convert(const struct convert *job)
 	cow_chain_info(c.from, &info);
 	c.size = info.size;
 	target.size = info.size;
+	if (!target.size && target.backing_path) {
+		cow_chain_close(c.from);
+		return fail(-EINVAL, "%s: has 0 bytes, which are none over a backing image",
+			    job->source);
+	}
 	target.fill = fill;
 	target.ctx = &c;
 	catch(SIGINT);

@@ -56,7 +56,7 @@ static void print_json(const struct extent *e)
 {
 	json_object *o = extent_json(e);
 
-	printf("%s%s", e->start ? ",\n" : "[",
+	printf("%s%s", e->start ? ",\n" : "",
 	       json_object_to_json_string_ext(o, JSON_C_TO_STRING_SPACED |
 					      JSON_C_TO_STRING_NOSLASHESCAPE));
 	json_object_put(o);
@@ -71,6 +71,8 @@ static int each_extent(struct cow_chain *chain,
 	int ret;
 
 	cow_chain_info(chain, &info);
+	if (!info.size)
+		return 0;
 	ret = extent_at(chain, 0, &e);
 	while (!ret && (end = e.start + e.len) < info.size) {
 		ret = extent_at(chain, end, &next);
@@ -93,7 +95,9 @@ int cmd_map(const struct job *job)
 
 	if (job_open(job, 0, &chain))
 		return 1;
-	if (!job->json)
+	if (job->json)
+		putchar('[');
+	else
 		printf("%-18s %-14s %-18s %s\n", "Offset", "Length",
 		       "Mapped to", "File");
 	ret = each_extent(chain, job->json ? print_json : print_text);

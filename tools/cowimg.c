@@ -60,11 +60,7 @@ static int cmd_create(const struct job *job)
 	struct cow_create_params p = job_target(job, job->args[0],
 						 job->format);
 
-	if (job->nr_args > 1 && tool_size("size", job->args[1], &p.size))
-		return 1;
-	if (!p.size && !job->backing)
-		return usage_error("a size is needed where there is no backing image");
-	return cow_create_image(&p) ? 1 : 0;
+	return job_size(job, &p.size) || cow_create_image(&p) ? 1 : 0;
 }
 
 static int cmd_convert(const struct job *job)

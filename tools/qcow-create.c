@@ -23,13 +23,9 @@ static int create(struct job *job)
 	struct cow_create_params p = job_target(job, job->args[0], format);
 	int ret = qcow_format(format);
 
-	if (!ret && job->nr_args > 1)
-		ret = tool_size("size", job->args[1], &p.size);
-	if (ret)
-		return ret;
-	if (!p.size && !job->backing)
-		return usage_error("a size is needed where there is no backing image");
-	return cow_create_image(&p);
+	if (!ret)
+		ret = job_size(job, &p.size);
+	return ret ? ret : cow_create_image(&p);
 }
 
 const struct qcow_tool qcow_tool = {

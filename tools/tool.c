@@ -50,10 +50,25 @@ int tool_plugins(const char *dir, struct cow_plugins **plugins)
 
 int tool_size(const char *what, const char *text, uint64_t *size)
 {
-	if (size_parse(text, size) || !*size)
+	if (size_parse(text, size))
 		return fail(-EINVAL,
 			"%s %s: is no size; give a number and k, m, g or t",
 			what, text);
+	return 0;
+}
+
+/* 0 is what a target has that takes its size from the image below. */
+int job_size(const struct job *job, uint64_t *size)
+{
+	if (job->nr_args < 2)
+		return job->backing ? 0 :
+		       usage_error("a size is needed where there is no backing image");
+	if (tool_size("size", job->args[1], size))
+		return -EINVAL;
+	if (!*size && job->backing)
+		return fail(-EINVAL,
+			"%s: cannot have 0 bytes over a backing image; without a size it has that one's",
+			job->args[0]);
 	return 0;
 }
 

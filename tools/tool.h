@@ -65,6 +65,9 @@ enum {
 	OPT_PLUGIN_DIR,
 };
 
+/* Of the disk, from the second argument.  The error is reported. */
+int job_size(const struct job *job, uint64_t *size);
+
 /* Takes an option that getopt_long() returned; what fails is reported. */
 int job_option(struct job *job, int c);
 /* -b and -F go together.  What fails is reported. */

@@ -158,9 +158,9 @@ static int get_options(struct cow_image *img, const struct cow_create *create,
 
 	h->size = num_round_up(create->size ? create->size :
 			       create->backing_size, 512);
-	if (!h->size || h->size > INT64_MAX)
+	if (h->size > INT64_MAX)
 		return cow_error(img, -EINVAL,
-			"the size of the disk is missing, or out of range");
+			"the size of the disk is out of range");
 	ret = get_version(img, h);
 	if (!ret)
 		ret = get_flag(img, "lazy_refcounts", &lazy);

@@ -46,8 +46,6 @@ static int get_block_size(struct cow_image *img, uint32_t *block_size)
  */
 static int check_size(struct cow_image *img, const struct raw *raw)
 {
-	if (!raw->size)
-		return cow_error(img, -EINVAL, "is empty");
 	if (raw->writable && raw->size % COW_SECTOR_SIZE)
 		return cow_error(img, -EINVAL,
 			"has %llu bytes, which is no number of whole sectors of 512 bytes; extend it with truncate, or open it read-only",
@@ -115,8 +113,6 @@ static int raw_create(struct cow_image *img, const struct cow_create *create)
 	if (create->backing_path)
 		return cow_error(img, -EINVAL,
 			"an image of the format raw has no backing image");
-	if (!create->size)
-		return cow_error(img, -EINVAL, "needs a size");
 	return cow_file_extend(img, 0, num_round_up(create->size,
 						    COW_SECTOR_SIZE));
 }

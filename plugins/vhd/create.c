@@ -153,12 +153,12 @@ static int set_size(struct creation *c)
 	uint64_t size = c->create->size ? c->create->size :
 			c->create->backing_size;
 
-	if (size <= VHD_SECTORS_MAX * VHD_SECTOR)
+	if (vhd_size_ok(size)) {
 		c->size = num_round_up(size, VHD_SECTOR);
-	if (vhd_size_ok(c->size))
 		return 0;
+	}
 	return cow_error(c->img, -EFBIG,
-		"a disk of %llu bytes is no VHD's: 512 bytes to 2040 GiB",
+		"a disk of %llu bytes is no VHD's: 2040 GiB are the most",
 		(unsigned long long)size);
 }
 

@@ -84,7 +84,7 @@ void vhd_size_from(struct vhd_footer *f, bool chs)
 
 bool vhd_size_ok(uint64_t size)
 {
-	return size >= VHD_SECTOR && size <= VHD_SECTORS_MAX * VHD_SECTOR;
+	return size <= VHD_SECTORS_MAX * VHD_SECTOR;
 }
 
 static void set_chs(struct vhd_footer *f, uint64_t cylinders, uint32_t heads,
@@ -160,7 +160,7 @@ int vhd_footer_decode(const struct vhd_footer_disk *d, struct vhd_footer *f,
 	if (f->type != VHD_FIXED && f->type != VHD_DYNAMIC &&
 	    f->type != VHD_DIFFERENCING)
 		return -EOPNOTSUPP;
-	*why = "has a footer whose size is out of range, 512 bytes to 2040 GiB";
+	*why = "has a footer whose size is out of range, 0 to 2040 GiB";
 	if (!vhd_size_ok(vhd_disk_size(f)))
 		return -EINVAL;
 	*why = NULL;

@@ -30,7 +30,9 @@ mkfifo pipe
 refused "a named pipe" pipe -p raw mydev pipe
 : >empty
 refused "an empty image" empty -p dscow mydev empty
-refused "an empty raw image" empty -p raw mydev empty
+refused "an empty raw image" "empty: has a disk of 0 bytes" -p raw mydev empty
+cowimg create -f qcow2 nothing.qcow2 0 || die "cowimg create"
+refused "a disk of 0 bytes" "nothing.qcow2: has a disk of 0 bytes" -p qcow2 mydev nothing.qcow2
 ln -s loop-b loop-a
 ln -s loop-a loop-b
 refused "a link to itself" loop-a -p raw mydev loop-a

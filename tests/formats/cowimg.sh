@@ -188,6 +188,50 @@ check "started again, it ends" run 0 convert -f raw -O raw dense.raw s.raw
 check "as it reads" cmp dense.raw s.raw
 rm dense.raw s.raw
 
+# --- disks of 0 bytes ----------------------------------------------------------
+
+# nothing_in FORMAT IMAGE: a disk of 0 bytes, for us as for qemu-img.
+nothing_in()
+{
+	local driver want=0
+	driver=$(qemu_format "$1")
+	[ "$1" != raw ] || want=63
+	[ "$(qemu-img info --output=json -f "$driver" "$2" | jq '."virtual-size"')" = 0 ] &&
+		check_image "$1" "$2" && json '."virtual-size" == 0' info --json -f "$1" "$2" &&
+		json '. == []' map --json -f "$1" "$2" && run 0 map -f "$1" "$2" &&
+		run "$want" check -f "$1" "$2" && oracle_read "$1" "$2"
+}
+
+# Theirs, ours, and each of them as each other.
+disk_of_nothing()
+{
+	local to
+	rm -f theirs.* ours.* to.*
+	qemu-img create -q -f "$(qemu_format "$1")" theirs.img 0 && nothing_in "$1" theirs.img &&
+		run 0 create -f "$1" ours.img 0 && nothing_in "$1" ours.img || return 1
+	for to in raw qcow2 vhd; do
+		run 0 convert -f "$1" -O "$to" theirs.img "to.$to" && nothing_in "$to" "to.$to" || return 1
+	done
+}
+for format in raw qcow2 vhd; do
+	check "0 bytes: $format" disk_of_nothing "$format"
+done
+# An overlay of such a base, and a longer one, which reads as zeroes.
+over_nothing()
+{
+	: >nothing.raw
+	run 0 create --force -f qcow2 -b nothing.raw -F raw over.qcow2 && nothing_in qcow2 over.qcow2 &&
+		run 0 create --force -f qcow2 -b nothing.raw -F raw over.qcow2 1m &&
+		oracle_read qcow2 over.qcow2 && oracle_write qcow2 over.qcow2 "$SEED" 20
+}
+check "0 bytes: a base" over_nothing
+for format in qcow vmdk; do
+	check "0 bytes: not as $format, like qemu-img" says 1 "0 bytes cannot be had" create -f "$format" x 0
+done
+check "0 bytes: not over a base" says 1 "0 bytes over a backing image" \
+	create -f qcow2 -b base.raw -F raw x 0
+rm -f theirs.* ours.* to.* over.qcow2 nothing.raw
+
 # --- mistakes ----------------------------------------------------------------
 check "no format" says 1 "format must be given" check a.raw
 check "no output format" says 1 "needs -O" convert -f raw a.raw x.raw

@@ -87,9 +87,9 @@ check "a changed byte is noticed" tampered
 check "a wrong image is noticed by load" load_sees
 check "a sector that is neither is noticed" between_sees
 check "no refusal is noticed" fails "was not refused" expect_refused raw image ""
-: >empty
-check "a refusal passes" expect_refused raw empty "is empty"
-check "another sentence is noticed" fails "does not say" expect_refused raw empty "no such words"
+truncate -s 1000 odd
+check "a refusal passes" expect_refused raw odd "whole sectors" -w
+check "another sentence is noticed" fails "does not say" expect_refused raw odd "no such words" -w
 check "a hang is noticed" fails "took longer" slow
 check "much memory is noticed" fails "exhausted" greedy
 check "a change of the image is noticed" fails "was changed" changer

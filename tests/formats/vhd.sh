@@ -90,7 +90,7 @@ check "creates a fixed one" "$COWIMG" create -f vhd -o subformat=fixed o.vhd 5m
 check "qemu reads and we write it" oracle_write vhd o.vhd "$SEED" 40
 rm -f o.vhd
 touch o.vhd
-check "refuses more than 2040 GiB" refused o.vhd "512 bytes to 2040 GiB" \
+check "refuses more than 2040 GiB" refused o.vhd "2040 GiB are the most" \
 	"$COWIMG" create --force -f vhd o.vhd 2041g
 rm -f o.vhd
 

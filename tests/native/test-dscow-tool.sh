@@ -115,7 +115,7 @@ ok "missing base" refuses 1 "nobase: cannot be opened: No such file" -c ov.dscow
 mkdir folder
 ok "base that is a folder" refuses 1 "folder: " -c ov.dscow folder
 : >empty
-ok "empty base" refuses 1 "empty: is empty" -c ov.dscow empty
+ok "empty base" refuses 1 "a disk of 0 bytes cannot be had" -c ov.dscow empty
 ok "missing folder of the overlay" refuses 1 "no/ov.dscow: cannot be created" -c no/ov.dscow base.img
 ok "overlay that is a folder" refuses 1 "folder: exists and is no regular file" -c --force folder base.img
 ok "overlay that is its base" refuses 1 "base.img: " -c --force base.img base.img
