@@ -3,7 +3,7 @@
 # SIGKILL of cowd at random moments under a load that verifies all it reads: hits
 # and first writes inside delegated extents go on while it is dead, no I/O fails,
 # and it is served again by --recover and by a plain start in turns.
-#	kill-100.sh [--long | --times N] [--seed S]
+#	kill-100.sh [--long | --times N] [--seed S] [--plugin NAME]
 # shellcheck source=tests/cowd/lib.sh
 . "$(dirname "$0")/lib.sh"
 arguments "$@"
@@ -31,12 +31,12 @@ serve_again()
 	if [ $(($1 % 2)) = 0 ]; then
 		timeout 60 cowd --recover mydev || die "kill $1: --recover"
 	else
-		timeout 60 cowd -p dscow mydev a.dscow || die "kill $1: plain start"
+		timeout 60 cowd -p "$plugin" mydev "$image" || die "kill $1: plain start"
 	fi
 }
 
 overlay $((48 + (times < 40 ? times : 40) * 6)) 24
-cowd -p dscow mydev a.dscow || die "cowd"
+cowd -p "$plugin" mydev "$image" || die "cowd"
 load_start
 for n in $(seq "$times"); do
 	sleep "0.$(printf %03d $((RANDOM % 700)))"
@@ -48,7 +48,7 @@ done
 load_stop
 dmsetup status mydev
 all_is_well
-echo "$times kills survived, seed $seed; while it was dead: $io I/Os, $firsts first writes, $idle times no I/O"
+echo "$times kills of $plugin survived, seed $seed; while it was dead: $io I/Os, $firsts first writes, $idle times no I/O"
 [ $io -gt 0 ] || fail "no I/O while it was dead"
 [ $firsts -gt 0 ] || fail "no first write while it was dead"
 [ $((idle * 4)) -le "$times" ] || fail "too often no I/O while it was dead"
