@@ -3,12 +3,11 @@
 #
 # How one figure is taken, and how subjects are measured in turn.
 #
-# A subject NAME is a function up_NAME which makes a device and sets dev_of[NAME] (and
-# span[NAME], if not $size MiB of it are used); what
+# A subject NAME is a function up_NAME which makes a device and sets dev_of[NAME]; what
 # it leaves is taken away by the commands that it gave to later(), in reverse.
 set -u
 here=$(cd "$(dirname "$(readlink -f "$0")")" && pwd -P)
-declare -A dev_of span
+declare -A dev_of
 undo=()
 
 note() { echo "bench: $*" >&2; }
@@ -29,7 +28,6 @@ clear_away()
 	done
 	undo=()
 	dev_of=()
-	span=()
 }
 
 begin()
@@ -73,7 +71,6 @@ pattern()
 	write-128k) echo rw=write bs=128k ;;
 	read-1M) echo rw=read bs=1M ;;
 	write-1M) echo rw=write bs=1M ;;
-	fsync-4k) echo rw=randwrite bs=4k fsync=1 ;;
 	*) die "no pattern $1" ;;
 	esac
 }
@@ -117,7 +114,7 @@ in_turn()
 				for s in $subjects; do
 					# shellcheck disable=SC2046 # words
 					job "$s" "$pattern" "$depth" $(pattern "$pattern") norandommap=1 \
-						time_based=1 runtime="${milliseconds}ms" size="${span[$s]:-${size}M}"
+						time_based=1 runtime="${milliseconds}ms" size="${size}M"
 				done
 			done
 		done | measure "$group" "$round" || exit 1

@@ -14,22 +14,12 @@ import sys
 REFERENCES = {
     "block": ["linear"],
     "first": ["linear", "snapshot", "thin"],
-    "flush": ["linear", "snapshot"],
-    "growth": ["dscow-1G", "extents-1"],
 }
 # (group, subject, pattern or "", reference): the ratio that is wanted, at least.
 WANTED = {("block", "dscow", "", "linear"): 0.97,
           ("first", "dscow", "randwrite-4k", "snapshot"): 2.0,
           ("first", "dscow", "randwrite-4k", "thin"): 3.0,
-          ("first", "dscow", "write-1M", "linear"): 0.8,
-          ("flush", "dscow", "fsync-4k", "linear"): 0.9,
-          ("flush", "dscow", "first-fsync-4k", "snapshot"): 1.0,
-          ("growth", "dscow-64G", "", "dscow-1G"): 0.9,
-          ("growth", "dscow-1024G", "", "dscow-1G"): 0.9,
-          ("growth", "dscow-16384G", "", "dscow-1G"): 0.9,
-          ("growth", "extents-1000", "", "extents-1"): 0.9,
-          ("growth", "extents-100000", "", "extents-1"): 0.9,
-          ("growth", "extents-1000000", "", "extents-1"): 0.9}
+          ("first", "dscow", "write-1M", "linear"): 0.8}
 
 
 def spread(values):
