@@ -86,6 +86,7 @@ struct cowd_serve {
 	unsigned int nr_taken;	/* answers since that is known */
 	int64_t no_room_since;	/* ms, or 0: the last answer was taken */
 	int64_t room_at;	/* ms, or 0: when to look again */
+	bool unsettled;		/* questions wait for REPLAY_END or INVALIDATED */
 	int room_ms;
 	unsigned int nr_recent;
 	struct recent recent[NR_RECENT];
@@ -652,18 +653,24 @@ static void slot_done(struct cow_request *req, int status)
 
 /* ---- events ------------------------------------------------------------- */
 
+static void settled(struct cowd_serve *s)
+{
+	s->unsettled = false;
+	s->retry_deferred = true;
+}
+
 /* INVALIDATED: the slot that asked for it goes on. */
 static void invalidated(struct cowd_serve *s, const struct dmu_event *event)
 {
 	struct slot *slot;
 
+	settled(s);
 	if (!event->id || event->id > NR_SLOTS)
 		return;
 	slot = &s->slots[event->id - 1];
 	if (slot->step != SLOT_INVALIDATING)
 		return;
 	s->nr_waiting--;
-	s->retry_deferred = true;
 	again(slot);
 }
 
@@ -699,7 +706,10 @@ static void start(struct cowd_serve *s, const struct dmu_event *event)
 		s->lost_known = true;
 		cow_hold_commits(s->chain);
 		break;
-	default:	/* REPLAY_END: nothing to do */
+	case DMU_EV_REPLAY_END:
+		settled(s);
+		break;
+	default:
 		break;
 	}
 }
@@ -741,13 +751,13 @@ static void start_deferred(struct cowd_serve *s)
 	struct dmu_event event;
 
 	s->retry_deferred = false;
-	for (; n && s->nr_free >= BATCH && !s->room_at; n--) {
+	for (; n && s->nr_free >= BATCH && !s->room_at && !s->unsettled; n--) {
 		event = s->deferred[s->deferred_first];
 		s->deferred_first = (s->deferred_first + 1) % MAX_DEFERRED;
 		s->nr_deferred--;
 		start(s, &event);
 	}
-	if (n && !s->room_at)	/* else look_for_room() */
+	if (n && !s->room_at && !s->unsettled)	/* else look_for_room(), settled() */
 		s->retry_deferred = true;
 }
 
@@ -800,6 +810,8 @@ static void on_refused(void *data, const struct dmu_reply *reply, int error)
 	if (reply->type == DMU_RE_MAP && error != -EEXIST)
 		slot->span = slot->span ? num_min(slot->span, reply->count) :
 					  reply->count;
+	if (error == -EBUSY)
+		s->unsettled = true;
 	s->refused_any = true;
 }
 
@@ -842,6 +854,20 @@ static void no_room(struct slot *slot)
 	}
 	slot_free(slot);
 	defer(s, &slot->event);
+}
+
+/*
+ * The kernel takes no mapping while it has not told all that was copied: a table was
+ * replaced, or something is being invalidated, after it had asked.  It tells the end of
+ * that by an event, which is still to be read: then the question is looked at again.
+ */
+static void not_settled(struct slot *slot)
+{
+	struct cowd_serve *s = slot->serve;
+
+	slot_free(slot);
+	defer(s, &slot->event);
+	s->retry_deferred = true;
 }
 
 /* Wider answers were never taken, so a narrower one may be. */
@@ -898,6 +924,10 @@ static void map_refused(struct slot *slot)
 	}
 	if (err == -E2BIG || err == -ENOMEM) {
 		map_too_big(slot);
+		return;
+	}
+	if (err == -EBUSY) {
+		not_settled(slot);
 		return;
 	}
 	cowd_log(COWD_ERROR, "the kernel refused a mapping of blocks %llu+%llu: %s",

@@ -477,6 +477,24 @@ static void mapping_before_is_left_out(void **state)
 	assert_int_equal(reply.count, NR_BLOCKS - 5);
 }
 
+/* A table took over after the kernel had asked: no error, and no question after question. */
+static void answer_during_a_replay_is_given_after_it(void **state)
+{
+	int i;
+
+	kernel.bad_type = DMU_RE_MAP;
+	kernel.error = EBUSY;
+	kernel.times = 1;
+	event(DMU_EV_MAP, DMU_EV_WRITE, 7, 5, 1);
+	for (i = 0; i < 10; i++)
+		work(*state);
+	assert_int_equal(kernel.nr_replies, 0);
+	event(DMU_EV_REPLAY_END, 0, 0, 0, 0);
+	work_out(*state);
+	assert_int_equal(replied(DMU_RE_MAP, 7, NULL), 1);
+	assert_int_equal(replied(DMU_RE_FAIL, 7, NULL), 0);
+}
+
 static void mapping_in_the_way_is_taken_away(void **state)
 {
 	struct dmu_reply reply;
@@ -689,6 +707,7 @@ int main(void)
 		SERVE_TEST(short_want_of_room_is_not_learnt),
 		SERVE_TEST(no_memory_fails_in_the_end),
 		SERVE_TEST(mapping_before_is_left_out),
+		SERVE_TEST(answer_during_a_replay_is_given_after_it),
 		SERVE_TEST(mapping_in_the_way_is_taken_away),
 		SERVE_TEST(wrong_answer_is_an_error),
 		SERVE_TEST(failed_lookup_fails_the_question),
