@@ -238,9 +238,8 @@ static bool more(struct run *r)
 	bool yes;
 
 	pthread_mutex_lock(&r->lock);
-	yes = !(r->load->stop && *r->load->stop) &&
-	      (r->load->seconds ? time(NULL) < r->end :
-				  r->ops < r->load->ops);
+	yes = r->load->seconds ? time(NULL) < r->end :
+				 r->ops < r->load->ops;
 	r->ops++;
 	pthread_mutex_unlock(&r->lock);
 	return yes;

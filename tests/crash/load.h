@@ -14,7 +14,6 @@
 #ifndef CRASH_LOAD_H
 #define CRASH_LOAD_H
 
-#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -34,7 +33,6 @@ struct load {
 	uint64_t seed;
 	uint64_t ops;		/* of all threads together */
 	uint64_t seconds;	/* or as long as that, not 0 */
-	const volatile sig_atomic_t *stop;	/* or until that is not 0 */
 	unsigned int threads;
 	unsigned int flush_percent;
 	unsigned int durable_percent;	/* writes that are durable by themselves */

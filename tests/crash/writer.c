@@ -5,8 +5,6 @@
  *	writer --prefill --size BYTES PATH	stamps of version 0
  *	writer --record FILE [OPTION...] PATH	the load, see usage()
  *
- * SIGTERM ends the load, and its record is right.
- *
  * With --mark NAME each answered flush is marked in the log of the
  * dm-log-writes device NAME.
  */
@@ -19,7 +17,6 @@
 #include <getopt.h>
 #include <libdevmapper.h>
 #include <linux/fs.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,13 +24,6 @@
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
-
-static volatile sig_atomic_t stop;
-
-static void on_term(int sig)
-{
-	stop = sig;
-}
 
 struct target {
 	int fd;
@@ -210,7 +200,7 @@ int main(int argc, char **argv)
 		.write = write_all, .zero = zero, .discard = discard,
 		.flush = flush, .mark = mark, .ctx = &t,
 		.seed = 1, .threads = 1, .ops = 100, .block_size = 65536,
-		.flush_percent = 10, .durable_percent = 5, .stop = &stop,
+		.flush_percent = 10, .durable_percent = 5,
 	};
 	struct load_result res;
 	bool fill = false;
@@ -228,7 +218,6 @@ int main(int argc, char **argv)
 	size = open_target(&t, argv[optind]);
 	if (!l.size || l.size > size)
 		l.size = size;
-	signal(SIGTERM, on_term);
 	load_run(&l, &res);
 	printf("writer: seed %llu: %llu writes (%llu failed), %llu flushes (%llu failed), %llu marks\n",
 	       (unsigned long long)l.seed, (unsigned long long)res.writes,
