@@ -333,8 +333,8 @@ static int set_block_size(struct settings *s, const char *text)
 {
 	if (tool_size("block size", text, &s->block_size))
 		return -EINVAL;
-	if (s->block_size > UINT32_MAX)
-		return fail(-EINVAL, "block size %s: is too large", text);
+	if (!s->block_size || s->block_size > UINT32_MAX)
+		return fail(-EINVAL, "block size %s: is no power of two of 4k to 16m", text);
 	return 0;
 }
 
