@@ -10,12 +10,15 @@
  *	should the kernel refuse that other answer, all that it covered are
  *	looked up again.
  *  S2  Replies of a batch are written before further events are read.
- *  S3  From a discard's INVALIDATE until its DONE no mapping is given out
- *	that overlaps it, and it begins in libcow only when no COPIED that
- *	overlaps it is still on its way there.
- *  S4  Slots that wait for a further event (INVALIDATED) are at most
- *	MAX_WAITING, so that there is always room to read it; all others
- *	become free by libcow alone.
+ *  S3  From a discard's INVALIDATE until libcow is done with it no mapping is
+ *	given out that overlaps it, and it begins in libcow only when no COPIED
+ *	that overlaps it is still on its way there.  The kernel forgets with
+ *	INVALIDATE what was copied, so no COPIED of old data comes after it.
+ *  S4  Slots that wait for a further event (INVALIDATED, or FLUSH for a discard)
+ *	and discards on their way to that are at most MAX_WAITING, so that there
+ *	is always room to read it; all others become free by libcow alone.
+ *  S5  A discard is answered after a commit of what it did, by a FLUSH that was
+ *	read when libcow was done with it: what was answered outlives cowd.
  */
 #include <endian.h>
 #include <errno.h>
@@ -50,6 +53,7 @@ enum slot_step {
 	SLOT_SENT,		/* answered or covered; until the batch is taken */
 	SLOT_INVALIDATING,	/* waits for INVALIDATED */
 	SLOT_BEHIND_COPIED,	/* a discard that waits for S3 */
+	SLOT_COMMITTING,	/* a discard that waits for S5 */
 };
 
 struct slot {
@@ -63,6 +67,7 @@ struct slot {
 	bool failed;		/* MAP: answered by an error */
 	int refused;		/* error of a refused reply, or 0 */
 	unsigned int tries;	/* MAP: answers refused so far */
+	uint64_t flush;		/* COMMITTING: id of the FLUSH, 0 none came yet */
 	struct cowd_serve *serve;
 	struct cow_request req;
 };
@@ -123,9 +128,10 @@ static struct dmu_extent event_extent(const struct dmu_event *event)
 	return (struct dmu_extent){ event->block, event->count };
 }
 
+/* One that libcow is not done with. */
 static bool is_discard(const struct slot *slot)
 {
-	return slot->step != SLOT_FREE &&
+	return slot->step != SLOT_FREE && slot->step != SLOT_COMMITTING &&
 	       (slot->event.type == DMU_EV_DISCARD ||
 		slot->event.type == DMU_EV_WRITE_ZEROES);
 }
@@ -153,6 +159,7 @@ static struct slot *slot_take(struct cowd_serve *s, const struct dmu_event *even
 	s->slots[i].failed = false;
 	s->slots[i].refused = 0;
 	s->slots[i].tries = 0;
+	s->slots[i].flush = 0;
 	s->slots[i].step = SLOT_AGAIN;
 	return &s->slots[i];
 }
@@ -538,13 +545,50 @@ static void retry_behind_copied(struct cowd_serve *s)
 			again(&s->slots[i]);
 }
 
+static void discard_answer(struct slot *slot, int status)
+{
+	struct cowd_serve *s = slot->serve;
+
+	s->nr_waiting--;
+	s->retry_deferred = true;
+	check_fatal(s, dmu_reply_done(s->channel, slot->event.id, status));
+	slot_free(slot);
+}
+
+/* S5: answer the discards that wait for FLUSH @id. */
+static void discards_answer(struct cowd_serve *s, uint64_t id, int status)
+{
+	unsigned int i;
+
+	for (i = 0; i < NR_SLOTS; i++)
+		if (s->slots[i].step == SLOT_COMMITTING && s->slots[i].flush == id)
+			discard_answer(&s->slots[i], status);
+}
+
+/* S5: what libcow is done with now is in the commit that FLUSH @id asks for. */
+static void discards_commit(struct cowd_serve *s, uint64_t id)
+{
+	unsigned int i;
+
+	for (i = 0; i < NR_SLOTS; i++)
+		if (s->slots[i].step == SLOT_COMMITTING && !s->slots[i].flush)
+			s->slots[i].flush = id;
+}
+
+/* The kernel asks for no commit any more. */
+static void lost(struct cowd_serve *s)
+{
+	s->lost_known = true;
+	discards_answer(s, 0, -EIO);
+}
+
 /* A sync of libcow's own failed: the kernel hears of it before anything else. */
 static void tell_lost(struct cowd_serve *s)
 {
 	if (s->lost_known || !cow_commits_held(s->chain))
 		return;
-	s->lost_known = true;
 	check_fatal(s, dmu_report_lost(s->channel));
+	lost(s);
 }
 
 static void commit_done(struct slot *slot, int status)
@@ -557,18 +601,19 @@ static void commit_done(struct slot *slot, int status)
 		cowd_log(COWD_ERROR, "commit failed: %s", strerror(-status));
 	s->stats.commit_error = status;
 	check_fatal(s, dmu_reply_flushed(s->channel, slot->event.id, status));
+	discards_answer(s, slot->event.id, status);
 	slot->step = SLOT_SENT;
 }
 
 /* ---- DISCARD, WRITE_ZEROES ---------------------------------------------- */
 
-static void invalidate(struct slot *slot, struct dmu_extent ext)
+static void invalidate(struct slot *slot, struct dmu_extent ext, unsigned int flags)
 {
 	struct cowd_serve *s = slot->serve;
 
 	slot->step = SLOT_INVALIDATING;
 	s->nr_waiting++;
-	check_fatal(s, dmu_invalidate(s->channel, slot_name(slot), ext));
+	check_fatal(s, dmu_invalidate(s->channel, slot_name(slot), ext, flags));
 }
 
 static bool copied_over(struct cowd_serve *s, struct dmu_extent ext)
@@ -603,10 +648,15 @@ static void discard_done(struct slot *slot, int status)
 
 	s->nr_discards--;
 	s->retry_deferred = true;
-	/* From here on it no longer holds mappings back, see is_discard(). */
-	check_fatal(s, dmu_reply_done(s->channel, slot->event.id, status));
-	arm_commit(s);
-	slot_free(slot);
+	if (!status) {
+		/* Asked for even after LOST: a person may have said to go on. */
+		check_fatal(s, dmu_request_commit(s->channel, DMU_RE_METADATA));
+		arm_commit(s);
+	}
+	if (status || s->lost_known)
+		discard_answer(slot, status ? status : -EIO);
+	else
+		slot->step = SLOT_COMMITTING;
 }
 
 /* ---- one slot ----------------------------------------------------------- */
@@ -670,7 +720,8 @@ static void invalidated(struct cowd_serve *s, const struct dmu_event *event)
 	slot = &s->slots[event->id - 1];
 	if (slot->step != SLOT_INVALIDATING)
 		return;
-	s->nr_waiting--;
+	if (slot->event.type == DMU_EV_MAP)
+		s->nr_waiting--;
 	again(slot);
 }
 
@@ -684,7 +735,7 @@ static void start_discard(struct cowd_serve *s, const struct dmu_event *event)
 	}
 	slot = slot_take(s, event);
 	s->nr_discards++;
-	invalidate(slot, event_extent(event));
+	invalidate(slot, event_extent(event), DMU_RE_FORGET);
 }
 
 static void start(struct cowd_serve *s, const struct dmu_event *event)
@@ -703,8 +754,8 @@ static void start(struct cowd_serve *s, const struct dmu_event *event)
 		invalidated(s, event);
 		break;
 	case DMU_EV_LOST:
-		s->lost_known = true;
 		cow_hold_commits(s->chain);
+		lost(s);
 		break;
 	case DMU_EV_REPLAY_END:
 		settled(s);
@@ -738,6 +789,7 @@ static int read_events(struct cowd_serve *s)
 		if (events[i].type == DMU_EV_FLUSH) {
 			s->commit_ms = COMMIT_MS;
 			s->lost_known = false;	/* it would not ask */
+			discards_commit(s, events[i].id);
 		}
 		start(s, &events[i]);
 	}
@@ -850,7 +902,7 @@ static void no_room(struct slot *slot)
 	}
 	if (!s->room_at) {
 		s->room_at = now + s->room_ms;
-		check_fatal(s, dmu_request_commit(s->channel));
+		check_fatal(s, dmu_request_commit(s->channel, 0));
 	}
 	slot_free(slot);
 	defer(s, &slot->event);
@@ -916,7 +968,7 @@ static void map_refused(struct slot *slot)
 			slot->span = 1;
 			again(slot);
 		} else if (s->nr_waiting < MAX_WAITING) {
-			invalidate(slot, rest);
+			invalidate(slot, rest, 0);
 		} else {
 			map_fail(slot, -EBUSY);
 		}
@@ -946,11 +998,12 @@ static void slot_refused(struct slot *slot)
 	} else if (slot->step == SLOT_INVALIDATING) {
 		/* No memory, most likely: the kernel is asked again. */
 		slot->refused = 0;
-		s->nr_waiting--;
-		if (slot->event.type == DMU_EV_MAP)
+		if (slot->event.type == DMU_EV_MAP) {
+			s->nr_waiting--;
 			map_fail(slot, -ENOMEM);
-		else
+		} else {
 			discard_done(slot, -ENOMEM);
+		}
 	}
 }
 
@@ -1027,7 +1080,7 @@ static void ask_for_commit(struct cowd_serve *s)
 {
 	if (!s->commit_at || clock_now_ms() < s->commit_at)
 		return;
-	check_fatal(s, dmu_request_commit(s->channel));
+	check_fatal(s, dmu_request_commit(s->channel, 0));
 	/*
 	 * The kernel copies without telling, so it is asked again and again;
 	 * more and more seldom unless a FLUSH comes of it.
@@ -1164,7 +1217,7 @@ int cowd_serve_forget_all(struct cowd_serve *s)
 	struct dmu_extent all = { 0, s->nr_blocks };
 
 	/* An id that is no slot's: nothing waits for the end. */
-	return dmu_invalidate(s->channel, NR_SLOTS + 1, all);
+	return dmu_invalidate(s->channel, NR_SLOTS + 1, all, 0);
 }
 
 void cowd_serve_free(struct cowd_serve *s)

@@ -39,6 +39,8 @@ static struct {
 	uint64_t more_than;	/* blocks; extents that are larger */
 	int error, times;
 	int64_t now;		/* ms */
+	uint64_t last_flush;	/* id */
+	bool no_flush;		/* the test sends FLUSH itself */
 } kernel;
 
 int __wrap_clock_gettime(clockid_t clock, struct timespec *ts);
@@ -62,6 +64,20 @@ static bool refuses(const struct dmu_reply *reply)
 	       reply->count > kernel.more_than;
 }
 
+static void event(uint32_t type, uint32_t flags, uint64_t id, uint64_t block,
+		  uint64_t count);
+
+/* As the kernel does it: one round for all that wait. */
+static void flush_wanted(void)
+{
+	unsigned int i;
+
+	for (i = kernel.nr_read; i < kernel.nr_events; i++)
+		if (kernel.events[i].type == DMU_EV_FLUSH)
+			return;
+	event(DMU_EV_FLUSH, 0, ++kernel.last_flush, 0, 0);
+}
+
 ssize_t __wrap_write(int fd, const void *buf, size_t len)
 {
 	struct dmu_reply reply;
@@ -80,6 +96,9 @@ ssize_t __wrap_write(int fd, const void *buf, size_t len)
 		}
 		assert_true(kernel.nr_replies < MAX_REPLIES);
 		kernel.replies[kernel.nr_replies++] = reply;
+		if (reply.type == DMU_RE_COMMIT && reply.flags & DMU_RE_METADATA &&
+		    !kernel.no_flush)
+			flush_wanted();
 		pos += sizeof(reply) + reply.bitmap_len;
 	}
 	return (ssize_t)len;
@@ -591,6 +610,7 @@ static void discard_comes_after_invalidated(void **state)
 	assert_int_equal(kernel.nr_replies, 1);
 	reply = kernel.replies[0];
 	assert_int_equal(reply.type, DMU_RE_INVALIDATE);
+	assert_int_equal(reply.flags, DMU_RE_FORGET);
 	assert_int_equal(reply.block, 100);
 	assert_int_equal(reply.count, 50);
 	assert_int_equal(cow.nr_discards, 0);
@@ -643,6 +663,86 @@ static void discard_waits_for_what_was_copied(void **state)
 	work_out(*state);
 	assert_int_equal(cow.nr_discards, 1);
 	assert_int_equal(replied(DMU_RE_DONE, 3, NULL), 1);
+}
+
+/* Invalidated, and libcow is done with it. */
+static void begun_discard(struct cowd_serve *serve)
+{
+	kernel.no_flush = true;
+	event(DMU_EV_WRITE_ZEROES, 0, 3, 100, 50);
+	work(serve);
+	event(DMU_EV_INVALIDATED, 0, kernel.replies[0].id, 100, 50);
+	work(serve);
+	work(serve);
+}
+
+/* S5, and S3: mappings of what it did are given out before. */
+static void discard_is_answered_after_a_commit(void **state)
+{
+	struct dmu_reply reply;
+
+	begun_discard(*state);
+	assert_int_equal(replied(DMU_RE_COMMIT, 0, &reply), 1);
+	assert_int_equal(reply.flags, DMU_RE_METADATA);
+	event(DMU_EV_MAP, 0, 4, 120, 1);
+	work(*state);
+	assert_int_equal(replied(DMU_RE_MAP, 4, NULL), 1);
+	assert_int_equal(replied(DMU_RE_DONE, 3, NULL), 0);
+	event(DMU_EV_FLUSH, 0, 9, 0, 0);
+	work_out(*state);
+	assert_int_equal(replied(DMU_RE_FLUSHED, 9, NULL), 1);
+	assert_int_equal(replied(DMU_RE_DONE, 3, &reply), 1);
+	assert_int_equal(reply.error, 0);
+}
+
+/* The commit that is under way does not hold it. */
+static void discard_waits_for_a_later_commit(void **state)
+{
+	kernel.no_flush = true;
+	event(DMU_EV_WRITE_ZEROES, 0, 3, 100, 50);
+	work(*state);
+	may_complete = false;
+	event(DMU_EV_INVALIDATED, 0, kernel.replies[0].id, 100, 50);
+	event(DMU_EV_FLUSH, 0, 8, 0, 0);
+	work(*state);
+	may_complete = true;
+	work(*state);
+	work(*state);
+	assert_int_equal(replied(DMU_RE_FLUSHED, 8, NULL), 1);
+	assert_int_equal(replied(DMU_RE_DONE, 3, NULL), 0);
+	event(DMU_EV_FLUSH, 0, 9, 0, 0);
+	work_out(*state);
+	assert_int_equal(replied(DMU_RE_DONE, 3, NULL), 1);
+}
+
+static void discard_fails_with_its_commit(void **state)
+{
+	struct dmu_reply reply;
+
+	begun_discard(*state);
+	cow.commit_status = -ENOSPC;
+	event(DMU_EV_FLUSH, 0, 9, 0, 0);
+	work_out(*state);
+	assert_int_equal(replied(DMU_RE_DONE, 3, &reply), 1);
+	assert_int_equal(reply.error, ENOSPC);
+}
+
+/* No commit comes any more, so it does not wait for one. */
+static void discard_fails_when_data_was_lost(void **state)
+{
+	struct dmu_reply reply;
+
+	begun_discard(*state);
+	event(DMU_EV_LOST, 0, 0, 0, 0);
+	work_out(*state);
+	assert_int_equal(replied(DMU_RE_DONE, 3, &reply), 1);
+	assert_int_equal(reply.error, EIO);
+	event(DMU_EV_WRITE_ZEROES, 0, 5, 100, 50);
+	work(*state);
+	event(DMU_EV_INVALIDATED, 0, kernel.replies[kernel.nr_replies - 1].id, 100, 50);
+	work_out(*state);
+	assert_int_equal(replied(DMU_RE_DONE, 5, &reply), 1);
+	assert_int_equal(reply.error, EIO);
 }
 
 /* S4: whatever waits for INVALIDATED, there is room to read it. */
@@ -717,6 +817,10 @@ int main(void)
 		SERVE_TEST(discard_comes_after_invalidated),
 		SERVE_TEST(answer_on_its_way_gives_in_to_a_discard),
 		SERVE_TEST(discard_waits_for_what_was_copied),
+		SERVE_TEST(discard_is_answered_after_a_commit),
+		SERVE_TEST(discard_waits_for_a_later_commit),
+		SERVE_TEST(discard_fails_with_its_commit),
+		SERVE_TEST(discard_fails_when_data_was_lost),
 		SERVE_TEST(many_discards_do_not_stop_the_reading),
 		SERVE_TEST(reading_stops_when_there_is_no_room),
 	};

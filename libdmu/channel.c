@@ -316,14 +316,17 @@ int dmu_reply_done(struct dmu_channel *ch, uint64_t id, int error)
 	return reply_result(ch, DMU_RE_DONE, id, error);
 }
 
-int dmu_invalidate(struct dmu_channel *ch, uint64_t id, struct dmu_extent extent)
+int dmu_invalidate(struct dmu_channel *ch, uint64_t id, struct dmu_extent extent,
+		   unsigned int flags)
 {
 	struct dmu_reply reply = {
 		.type = DMU_RE_INVALIDATE,	.id = id,
+		.flags = flags,
 		.block = extent.block,		.count = extent.count,
 	};
 
-	return id && extent.count ? put(ch, &reply) : -EINVAL;
+	return id && extent.count && !(flags & ~DMU_RE_FORGET) ?
+	       put(ch, &reply) : -EINVAL;
 }
 
 int dmu_report_lost(struct dmu_channel *ch)
@@ -333,9 +336,9 @@ int dmu_report_lost(struct dmu_channel *ch)
 	return put(ch, &reply);
 }
 
-int dmu_request_commit(struct dmu_channel *ch)
+int dmu_request_commit(struct dmu_channel *ch, unsigned int flags)
 {
-	struct dmu_reply reply = { .type = DMU_RE_COMMIT };
+	struct dmu_reply reply = { .type = DMU_RE_COMMIT, .flags = flags };
 
-	return put(ch, &reply);
+	return flags & ~DMU_RE_METADATA ? -EINVAL : put(ch, &reply);
 }

@@ -200,7 +200,7 @@ static void answered_already_is_no_news(void **state)
 	dmu_reply_fail(ch, 1, ext(2, 1), -EIO);
 	assert_int_equal(dmu_flush_replies(ch), 0);
 	assert_int_equal(refused.calls, 0);
-	dmu_invalidate(ch, 9, ext(2, 1));
+	dmu_invalidate(ch, 9, ext(2, 1), 0);
 	assert_int_equal(dmu_flush_replies(ch), 0);
 	assert_int_equal(refused.calls, 1);
 }
@@ -228,7 +228,9 @@ static void bad_arguments(void **state)
 	assert_int_equal(dmu_reply_fail(ch, 1, ext(1, 1), 0), -EINVAL);
 	assert_int_equal(dmu_reply_fail(ch, 1, ext(1, 1), EIO), -EINVAL);
 	assert_int_equal(dmu_reply_flushed(ch, 0, 0), -EINVAL);
-	assert_int_equal(dmu_invalidate(ch, 0, ext(1, 1)), -EINVAL);
+	assert_int_equal(dmu_invalidate(ch, 0, ext(1, 1), 0), -EINVAL);
+	assert_int_equal(dmu_invalidate(ch, 1, ext(1, 1), DMU_RE_LOST), -EINVAL);
+	assert_int_equal(dmu_request_commit(ch, DMU_RE_LOST), -EINVAL);
 	assert_int_equal(dmu_reply_cow(ch, 1, ext(0, 1 << 20), at(0, 0),
 				       at(0, 0), 0, &bitmap), -E2BIG);
 	assert_int_equal(dmu_flush_replies(ch), 0);

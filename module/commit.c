@@ -226,6 +226,39 @@ static void dmu_round_next(struct dmu_disk *d, blk_status_t *status,
 	dmu_wake(d);
 }
 
+/* One of the round's invalidations that is to forget, once.  Detach frees them. */
+static bool dmu_next_to_forget(struct dmu_disk *d, u64 *block, u64 *count)
+{
+	struct dmu_inval *inval;
+	bool found = false;
+
+	spin_lock_irq(&d->lock);
+	list_for_each_entry(inval, &d->round.invals, list) {
+		if (!inval->forget)
+			continue;
+		inval->forget = false;
+		*block = inval->block;
+		*count = inval->count;
+		found = true;
+		break;
+	}
+	spin_unlock_irq(&d->lock);
+	return found;
+}
+
+/*
+ * I15: nothing is in flight under what these took away, all that was copied under
+ * it is frozen by now, and nothing newer is there: no mapping of these blocks was
+ * taken meanwhile.
+ */
+static void dmu_forget_discarded(struct dmu_disk *d)
+{
+	u64 block, count;
+
+	while (dmu_next_to_forget(d, &block, &count))
+		dmu_cow_forget(d, block, count);
+}
+
 void dmu_round_work(struct work_struct *work)
 {
 	struct dmu_disk *d = container_of(work, struct dmu_disk, round_work);
@@ -235,6 +268,7 @@ void dmu_round_work(struct work_struct *work)
 		blk_status_t status = BLK_STS_OK;
 
 		dmu_cow_freeze(d);
+		dmu_forget_discarded(d);
 		/*
 		 * I7: whoever is told of a block may commit it.  Without a
 		 * table, nobody but the daemon is left to flush.

@@ -226,14 +226,19 @@ static unsigned long dmu_word_freeze(struct dmu_word *w)
 	return dirty;
 }
 
-/* COMMITTING to CLEAN; returns which. */
-static unsigned long dmu_word_clean(struct dmu_word *w)
+/* COMMITTING to CLEAN, those of @mask; returns which. */
+static unsigned long dmu_word_clean_some(struct dmu_word *w, unsigned long mask)
 {
-	unsigned long committing = w->hi & ~w->lo;
+	unsigned long committing = w->hi & ~w->lo & mask;
 
 	if (committing)
 		WRITE_ONCE(w->lo, w->lo | committing);
 	return committing;
+}
+
+static unsigned long dmu_word_clean(struct dmu_word *w)
+{
+	return dmu_word_clean_some(w, ~0UL);
 }
 
 /* Run @fn over the words of a chunk; returns how many blocks it changed. */
@@ -266,15 +271,37 @@ static void dmu_chunk_freeze(struct dmu_cow *cow, u64 chunk)
 		cow->disk->unflushed = true;
 }
 
-static void dmu_chunk_clean(struct dmu_cow *cow, u64 chunk)
+/* @n blocks of @chunk became CLEAN. */
+static void dmu_chunk_cleaned(struct dmu_cow *cow, u64 chunk, u64 n)
 {
-	u64 n = dmu_chunk_apply(cow, chunk, dmu_word_clean);
-
 	cow->nr_clean += n;
 	cow->nr_uncommitted -= n;
 	atomic64_sub(n, &cow->disk->nr_uncommitted);
 	if (dmu_chunk_is_clean(cow, chunk))
 		__clear_bit(chunk, cow->chunks);
+}
+
+static void dmu_chunk_clean(struct dmu_cow *cow, u64 chunk)
+{
+	dmu_chunk_cleaned(cow, chunk, dmu_chunk_apply(cow, chunk, dmu_word_clean));
+}
+
+/* COMMITTING to CLEAN from @i to before @end, both within @chunk. */
+static void dmu_chunk_forget(struct dmu_cow *cow, u64 chunk, u64 i, u64 end)
+{
+	u64 n = 0, next;
+
+	for (; i < end; i = next) {
+		unsigned int bit = i % DMU_WORD_BLOCKS;
+		unsigned long mask = ~0UL << bit;
+
+		next = min(end, i - bit + DMU_WORD_BLOCKS);
+		if (next % DMU_WORD_BLOCKS)
+			mask &= ~(~0UL << next % DMU_WORD_BLOCKS);
+		n += hweight_long(dmu_word_clean_some(&cow->words[i / DMU_WORD_BLOCKS],
+						      mask));
+	}
+	dmu_chunk_cleaned(cow, chunk, n);
 }
 
 /*
@@ -349,6 +376,44 @@ void dmu_cow_freeze(struct dmu_disk *d)
 void dmu_cow_clean(struct dmu_disk *d)
 {
 	dmu_walk_chunks(d, dmu_chunk_clean);
+}
+
+static void dmu_cow_forget_part(struct dmu_cow *cow, u64 first, u64 end)
+{
+	struct dmu_disk *d = cow->disk;
+	u64 nr = (end - 1) / DMU_CHUNK_BLOCKS + 1;
+	u64 c = first / DMU_CHUNK_BLOCKS;
+
+	for (;; c++) {
+		c = find_next_bit(cow->chunks, nr, c);
+		if (c >= nr)
+			break;
+		dmu_chunk_forget(cow, c, max(first, c * DMU_CHUNK_BLOCKS),
+				 min(end, (c + 1) * DMU_CHUNK_BLOCKS));
+		spin_unlock_irq(&d->lock);
+		cond_resched();
+		spin_lock_irq(&d->lock);
+	}
+}
+
+/*
+ * Every COMMITTING block of [block, block + count) becomes CLEAN without a
+ * commit: the daemon puts something else there.  The caller owns the round.
+ */
+void dmu_cow_forget(struct dmu_disk *d, u64 block, u64 count)
+{
+	struct dmu_cow *cow;
+
+	spin_lock_irq(&d->lock);
+	list_for_each_entry(cow, &d->dirty, dirty) {
+		u64 first = max(block, cow->first);
+		u64 end = min(block + count, cow->first + cow->count);
+
+		if (first < end)
+			dmu_cow_forget_part(cow, first - cow->first,
+					    end - cow->first);
+	}
+	spin_unlock_irq(&d->lock);
 }
 
 /*

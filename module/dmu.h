@@ -203,6 +203,7 @@ struct dmu_inval {
 	u64 block;
 	u64 count;
 	u64 generation;			/* of the channel that asked */
+	bool forget;			/* what was copied there, too */
 	struct list_head pending;	/* lock: disk->pending_invals */
 	struct list_head list;
 	struct rcu_head rcu;
@@ -404,6 +405,7 @@ bool dmu_cow_is_own(struct dmu_cow *cow, u64 block);
 void dmu_cow_mark_dirty(struct dmu_cow *cow, u64 block, u64 count);
 void dmu_cow_freeze(struct dmu_disk *d);
 void dmu_cow_clean(struct dmu_disk *d);
+void dmu_cow_forget(struct dmu_disk *d, u64 block, u64 count);
 u64 dmu_cow_next_committing(struct dmu_cow *cow, u64 block, u64 *count);
 
 /* io.c */

@@ -47,13 +47,22 @@ static u32 dmu_known_flags(const struct dmu_reply *r)
 	if (r->type == DMU_RE_MAP)
 		flags |= DMU_RE_REMEMBER;
 	if (r->type == DMU_RE_COMMIT)
-		flags |= DMU_RE_LOST;
+		flags |= DMU_RE_LOST | DMU_RE_METADATA;
+	if (r->type == DMU_RE_INVALIDATE)
+		flags |= DMU_RE_FORGET;
 	if (r->type == DMU_RE_MAP || r->type == DMU_RE_PRELOAD) {
 		flags |= DMU_RE_METADATA;
 		if (r->kind == DMU_KIND_LINEAR)
 			flags |= DMU_RE_WRITABLE;
 	}
 	return flags;
+}
+
+/* The daemon holds uncommitted metadata: only a round begun from now on tells it to commit. */
+static void dmu_note_metadata(struct dmu_disk *d)
+{
+	lockdep_assert_held(&d->lock);
+	WRITE_ONCE(d->metadata_seq, d->metadata_seq + 1);
 }
 
 static int dmu_check_form(const struct dmu_reply *r)
@@ -342,7 +351,7 @@ static int dmu_apply_mapping(struct dmu_disk *d, const struct dmu_reply *r,
 		set_bit(m->dev, d->written);
 	if (r->flags & DMU_RE_METADATA) {
 		spin_lock_irq(&d->lock);
-		WRITE_ONCE(d->metadata_seq, d->metadata_seq + 1);
+		dmu_note_metadata(d);
 		spin_unlock_irq(&d->lock);
 	}
 	if (remember) {
@@ -545,6 +554,7 @@ static int dmu_reply_invalidate(struct dmu_disk *d, const struct dmu_reply *r)
 	inval->block = r->block;
 	inval->count = r->count;
 	inval->generation = d->generation;
+	inval->forget = r->flags & DMU_RE_FORGET;
 	INIT_LIST_HEAD(&inval->pending);
 
 	down_read(&d->table_lock);
@@ -573,6 +583,8 @@ static int dmu_reply_commit(struct dmu_disk *d, const struct dmu_reply *r)
 	if (r->flags & DMU_RE_LOST)
 		dmu_data_lost(d);
 	spin_lock_irq(&d->lock);
+	if (r->flags & DMU_RE_METADATA)
+		dmu_note_metadata(d);
 	if (dmu_must_commit(d))
 		d->commit_wanted = true;
 	spin_unlock_irq(&d->lock);

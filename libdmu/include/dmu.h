@@ -282,10 +282,11 @@ int dmu_reply_fail(struct dmu_channel *channel, uint64_t id,
 /* @error: 0, or a negative errno. */
 int dmu_reply_flushed(struct dmu_channel *channel, uint64_t id, int error);
 int dmu_reply_done(struct dmu_channel *channel, uint64_t id, int error);
-/* @id: any number but 0; INVALIDATED will carry it. */
+/* @id: any number but 0; INVALIDATED will carry it.  @flags: DMU_RE_FORGET. */
 int dmu_invalidate(struct dmu_channel *channel, uint64_t id,
-		   struct dmu_extent extent);
-int dmu_request_commit(struct dmu_channel *channel);
+		   struct dmu_extent extent, unsigned int flags);
+/* @flags: DMU_RE_METADATA, there is something that only the daemon knows of. */
+int dmu_request_commit(struct dmu_channel *channel, unsigned int flags);
 /*
  * A flush that the daemon itself made failed, so that what is copied and not
  * committed may be lost.  The kernel asks for no commit of it any more.

@@ -1021,6 +1021,29 @@ static void commit_reply(void)
 	check_eq(disk_status(d, "commits"), 1);
 }
 
+/* The daemon has something to commit that the kernel does not know of. */
+static void commit_reply_metadata(void)
+{
+	struct dmu_reply r = re_commit();
+	struct io *io;
+
+	setup();
+	r.flags = DMU_RE_METADATA;
+	re_send(c, r);
+	commit_ok();
+	disk_wait_status(d, "metadata_dirty", 0);
+	ev_none(c);
+	check_eq(disk_status(d, "commits"), 1);
+	/* Said while a commit is under way, which does not cover it. */
+	re_send(c, r);
+	io = io_start(d, IO_FLUSH, 0, 0, 0);
+	re_send(c, re_flushed(ev_flush(c), 0));
+	re_send(c, r);
+	commit_ok();
+	io_ok(io);
+	disk_wait_status(d, "metadata_dirty", 0);
+}
+
 static void fua(void)
 {
 	uint64_t flushes;
@@ -1337,6 +1360,40 @@ static void invalidate_after_copied(void)
 	io = io_start(d, IO_FLUSH, 0, 0, 0);
 	ev_copied(c, 3, 1, 0, 3 * BS);
 	ev_copied(c, 8, 2, 0, 8 * BS);
+	commit_ok();
+	io_ok(io);
+	check_eq(disk_status(d, "uncommitted"), 0);
+}
+
+/* What was copied there is not told any more, to nobody; what is beside it is. */
+static void invalidate_forgets(void)
+{
+	struct dmu_reply r = re_invalidate(5, 4, 5);
+	struct io *io;
+
+	setup();
+	all_cow(0, 0, BASE, 0);
+	disk_write(d, 3 * BS, 7 * BS, 9);
+	io = io_start(d, IO_FLUSH, 0, 0, 0);
+	ev_copied(c, 3, 7, 0, 3 * BS);
+	re_send(c, re_flushed(ev_flush(c), EIO));
+	io_fails(io, EIO);
+	disk_write(d, 12 * BS, BS, 9);
+	r.flags = DMU_RE_FORGET;
+	re_send(c, r);
+	ev_copied(c, 3, 1, 0, 3 * BS);
+	ev_copied(c, 9, 1, 0, 9 * BS);
+	ev_copied(c, 12, 1, 0, 12 * BS);
+	ev_want(c, DMU_EV_INVALIDATED, 4, 5, 0);
+	check_eq(disk_status(d, "uncommitted"), 3);
+	/* A new place of a block that was forgotten is told, and only that. */
+	re_send(c, re_preload(re_cow(0, 4, 5, 1, 4 * BS, BASE, 4 * BS)));
+	disk_write(d, 6 * BS, BS, 9);
+	io = io_start(d, IO_FLUSH, 0, 0, 0);
+	ev_copied(c, 3, 1, 0, 3 * BS);
+	ev_copied(c, 9, 1, 0, 9 * BS);
+	ev_copied(c, 12, 1, 0, 12 * BS);
+	ev_copied(c, 6, 1, 1, 6 * BS);
 	commit_ok();
 	io_ok(io);
 	check_eq(disk_status(d, "uncommitted"), 0);
@@ -1955,11 +2012,11 @@ static const struct test tests[] = {
 	T(cow_one_device), T(cow_forgotten), T(cow_becomes_linear), T(cow_huge),
 	T(flush_clean), T(flush_clean_two), T(copied_before_flush),
 	T(copied_across_extents), T(copied_any_order), T(copied_many), T(metadata_flag),
-	T(commit_reply), T(fua), T(flushes_grouped), T(flush_refused),
+	T(commit_reply), T(commit_reply_metadata), T(fua), T(flushes_grouped), T(flush_refused),
 	T(flush_device_fails), T(lost_is_told_again), T(daemon_tells_of_loss),
 	T(copied_is_durable), T(flush_fails_on_hits), T(dirty_during_commit),
 	T(invalidate), T(invalidate_waits), T(invalidate_waits_once),
-	T(invalidate_after_copied), T(invalidate_during_copy),
+	T(invalidate_forgets), T(invalidate_after_copied), T(invalidate_during_copy),
 	T(invalidate_many), T(invalidate_and_move), T(invalidate_busy),
 	T(map_large), T(evict_message), T(evict_keeps_uncommitted), T(evict_during_copy),
 	T(budget), T(budget_uncommitted), T(budget_answer), T(budget_message),

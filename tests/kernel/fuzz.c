@@ -101,6 +101,10 @@ static void good_reply(struct rng *r, struct dmu_reply *re)
 		re->id = 0;
 	if (re->type == DMU_RE_COMMIT && rng_chance(r, 10))
 		re->flags = DMU_RE_LOST;
+	if (re->type == DMU_RE_COMMIT && rng_chance(r, 30))
+		re->flags |= DMU_RE_METADATA;
+	if (re->type == DMU_RE_INVALIDATE && rng_chance(r, 50))
+		re->flags = DMU_RE_FORGET;
 	if (re->type == DMU_RE_FLUSHED || re->type == DMU_RE_DONE ||
 	    re->type == DMU_RE_COMMIT)
 		re->block = re->count = 0;

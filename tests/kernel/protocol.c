@@ -187,7 +187,10 @@ static const struct bad bads[] = {
 	{ "flag_metadata_done", DONE, EINVAL, F1(FLAGS, DMU_RE_METADATA) },
 	{ "flag_metadata_invalidate", INVALIDATE, EINVAL, F1(FLAGS, DMU_RE_METADATA) },
 	{ "flag_remember_invalidate", INVALIDATE, EINVAL, F1(FLAGS, DMU_RE_REMEMBER) },
-	{ "flag_metadata_commit", COMMIT, EINVAL, F1(FLAGS, DMU_RE_METADATA) },
+	{ "flag_remember_commit", COMMIT, EINVAL, F1(FLAGS, DMU_RE_REMEMBER) },
+	{ "flag_forget_commit", COMMIT, EINVAL, F1(FLAGS, DMU_RE_FORGET) },
+	{ "flag_forget_done", DONE, EINVAL, F1(FLAGS, DMU_RE_FORGET) },
+	{ "flag_forget_map", LINEAR, EINVAL, F1(FLAGS, DMU_RE_FORGET) },
 
 	/* ids */
 	{ "id_0", LINEAR, ENOENT, F1(ID, 0) },

@@ -132,7 +132,7 @@ static int invalidate(void)
 {
 	struct dmu_extent extent = { 0, 2048 };
 
-	dmu_invalidate(channel, 77, extent);
+	dmu_invalidate(channel, 77, extent, 0);
 	return flush_replies();
 }
 

@@ -119,7 +119,8 @@ enum dmu_event_type {
 	DMU_EV_FLUSH		= 3,
 	/*
 	 * [block, block + count) is discarded.  Only with DMU_FEAT_DISCARD.
-	 * Owed: DONE with this id.
+	 * Owed: DONE with this id.  What COPIED told of blocks there, now or
+	 * later, holds until an INVALIDATE with DMU_RE_FORGET.
 	 */
 	DMU_EV_DISCARD		= 4,
 	/* The same, to read as zeroes.  Only with DMU_FEAT_WRITE_ZEROES. */
@@ -127,7 +128,8 @@ enum dmu_event_type {
 	/*
 	 * No I/O is in flight under what INVALIDATE of [block, block + count)
 	 * with this id took away, and COPIED was reported for all that had
-	 * been copied there.  Nothing is owed.
+	 * been copied there, or, with DMU_RE_FORGET, is not told any more.
+	 * Nothing is owed.
 	 */
 	DMU_EV_INVALIDATED	= 6,
 	/*
@@ -199,8 +201,9 @@ enum dmu_reply_type {
 	 */
 	DMU_RE_INVALIDATE	= 6,
 	/*
-	 * Please start a commit (a FLUSH event follows if there is need), or,
-	 * with DMU_RE_LOST: a flush that the daemon made of a file failed.
+	 * Please start a commit (a FLUSH event follows if there is need, so
+	 * with DMU_RE_METADATA, but not after LOST), or, with DMU_RE_LOST: a
+	 * flush that the daemon made of a file failed.
 	 */
 	DMU_RE_COMMIT		= 7,
 };
@@ -225,10 +228,19 @@ enum dmu_kind {
 
 #define DMU_RE_REMEMBER		(1U << 0)	/* MAP: keep the mapping */
 #define DMU_RE_WRITABLE		(1U << 1)	/* MAP, PRELOAD: LINEAR only */
-/* MAP, PRELOAD: the daemon now holds uncommitted metadata, the next flush asks. */
+/*
+ * MAP, PRELOAD, COMMIT: the daemon now holds uncommitted metadata, the next
+ * flush asks.
+ */
 #define DMU_RE_METADATA		(1U << 2)
 /* COMMIT: what is copied and not committed may be lost. */
 #define DMU_RE_LOST		(1U << 3)
+/*
+ * INVALIDATE: forget also what was copied there and is not committed, as a
+ * DISCARD or WRITE_ZEROES that is owed takes its place.  COPIED does not tell
+ * of it any more, not even another daemon.
+ */
+#define DMU_RE_FORGET		(1U << 4)
 
 /**
  * struct dmu_reply - what write() takes, one or more
