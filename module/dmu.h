@@ -159,7 +159,8 @@ struct dmu_io {
 	struct dmu_cow *cow;		/* COPY, CLAIM */
 	int srcu_idx;
 	unsigned int flags;
-	struct bvec_iter iter;		/* SENT: as it entered */
+	struct bvec_iter iter;		/* SENT: as it was sent */
+	struct bvec_iter rest;		/* had no space: from this block on */
 	struct dmu_cell cell;
 };
 
@@ -433,7 +434,8 @@ void dmu_cell_unread(struct dmu_disk *d, struct dmu_cell *cell);
 void dmu_hold(struct dmu_disk *d, struct dmu_cell *cell, struct bio *bio);
 
 /* nospace.c */
-int dmu_no_space_end(struct dmu_target *t, struct bio *bio, bool fua);
+int dmu_no_space_end(struct dmu_target *t, struct bio *bio, unsigned int was);
+bool dmu_no_space_goes_on(struct bio *bio, unsigned int was);
 void dmu_end_unsent(struct bio *bio, blk_status_t status);
 void dmu_no_space_work(struct work_struct *work);
 void dmu_set_no_space_wait(struct dmu_disk *d, bool wait);

@@ -413,6 +413,11 @@ static void dmu_run_again(struct bio *bio)
 		submit_bio_noacct(bio);
 		return;
 	}
+	/* I3: device-mapper would cut its stack. */
+	if (WARN_ON_ONCE(dmu_bio_blocks(io->t, bio) > 1)) {
+		bio_io_error(bio);
+		return;
+	}
 	switch (dmu_route(io->t, bio, false)) {
 	case DM_MAPIO_REMAPPED:
 		submit_bio_noacct(bio);
@@ -543,6 +548,7 @@ int dmu_io_map(struct dmu_target *t, struct bio *bio)
 	io->t = t;
 	io->cow = NULL;
 	io->flags = 0;
+	io->rest.bi_size = 0;
 	if (bio->bi_opf & REQ_PREFLUSH)
 		return dmu_flush(t, bio);
 	switch (bio_op(bio)) {
@@ -582,7 +588,7 @@ static bool dmu_has_flushed(const struct bio *bio, unsigned int was)
 	       ((was & DMU_IO_SENT) && (bio->bi_opf & REQ_FUA));
 }
 
-/* A bio that was sent on comes back. */
+/* A bio comes back, or ends here. */
 int dmu_io_end(struct dmu_target *t, struct bio *bio, blk_status_t *error)
 {
 	struct dmu_disk *d = t->disk;
@@ -591,15 +597,18 @@ int dmu_io_end(struct dmu_target *t, struct bio *bio, blk_status_t *error)
 
 	if (*error && *error != BLK_STS_NOTSUPP && dmu_has_flushed(bio, was))
 		dmu_data_lost(d);
-	if (!(was & DMU_IO_SENT))
-		return DM_ENDIO_DONE;
 	io->flags = 0;
 	if (was & DMU_IO_CLAIM)
 		dmu_claim_end(d, io, *error);
-	dmu_flight_end(d, io->srcu_idx);
-	if (*error == BLK_STS_NOSPC)
-		return dmu_no_space_end(t, bio, was & DMU_IO_COMMIT);
-	if ((was & DMU_IO_COMMIT) && !*error)
+	if (was & DMU_IO_SENT)
+		dmu_flight_end(d, io->srcu_idx);
+	if ((was & DMU_IO_SENT) && *error == BLK_STS_NOSPC)
+		return dmu_no_space_end(t, bio, was);
+	if (*error)
+		return DM_ENDIO_DONE;
+	if (io->rest.bi_size && dmu_no_space_goes_on(bio, was))
+		return DM_ENDIO_INCOMPLETE;
+	if (was & DMU_IO_COMMIT)
 		return dmu_flush_wait(t, bio) ? DM_ENDIO_INCOMPLETE :
 						DM_ENDIO_REQUEUE;
 	return DM_ENDIO_DONE;

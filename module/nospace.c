@@ -4,6 +4,11 @@
  * and tried again every second: they go the way of a bio that enters, so that
  * whatever changed meanwhile is looked at.  No suspend waits for them: a
  * flushing one lets them fail, another gives them back to device-mapper.
+ *
+ * One that was sent may lie in many blocks, which need not go one way any more,
+ * and device-mapper cuts a bio only where it enters.  So from here on it goes
+ * block by block: one after the other is all of the bio, and the end of each
+ * is the beginning of the next.
  */
 #include "dmu.h"
 
@@ -26,24 +31,70 @@ static bool dmu_no_space_hold(struct dmu_disk *d, struct bio *bio)
 	return hold;
 }
 
-/*
- * @bio was sent and came back: @fua as it entered.  A DM_ENDIO_ code.  What
- * the layers below did to the bio is undone as device-mapper's own targets do.
- */
-int dmu_no_space_end(struct dmu_target *t, struct bio *bio, bool fua)
+/* A discard needs none, and is not to be taken for a write later. */
+static bool dmu_needs_space(struct bio *bio)
 {
-	if (!op_is_write(bio_op(bio)) || !READ_ONCE(t->disk->no_space_wait))
+	return op_is_write(bio_op(bio)) && bio_op(bio) != REQ_OP_DISCARD;
+}
+
+/* Bytes of the rest's first block. */
+static unsigned int dmu_rest_block(struct dmu_io *io)
+{
+	sector_t size = dmu_block_sectors(io->t->disk);
+	sector_t start = dm_target_offset(io->t->ti, io->rest.bi_sector);
+
+	return min_t(sector_t, io->rest.bi_size,
+		     (size - (start & (size - 1))) << SECTOR_SHIFT);
+}
+
+/*
+ * The rest's first block is all of @bio now.  What the layers below did to it
+ * is undone as device-mapper's own targets do.  FUA is left to a round behind
+ * the last block.
+ */
+static void dmu_rest_take(struct dmu_io *io, struct bio *bio, unsigned int was)
+{
+	bio->bi_iter = io->rest;
+	bio->bi_iter.bi_size = dmu_rest_block(io);
+	bio->bi_status = BLK_STS_OK;
+	atomic_set(&bio->__bi_remaining, 1);
+	io->flags = was & DMU_IO_COMMIT;
+	if (bio->bi_opf & REQ_FUA) {
+		bio->bi_opf &= ~REQ_FUA;
+		io->flags |= DMU_IO_COMMIT;
+	}
+}
+
+/* @bio was sent, with flags as they @was, and came back.  A DM_ENDIO_ code. */
+int dmu_no_space_end(struct dmu_target *t, struct bio *bio, unsigned int was)
+{
+	struct dmu_io *io = dmu_io_of(bio);
+
+	if (!dmu_needs_space(bio) || !READ_ONCE(t->disk->no_space_wait))
 		return DM_ENDIO_DONE;
 	if (dmu_must_requeue(t))
 		return DM_ENDIO_REQUEUE;
-	bio->bi_iter = dmu_io_of(bio)->iter;
-	bio->bi_status = BLK_STS_OK;
-	atomic_set(&bio->__bi_remaining, 1);
-	if (fua)
-		bio->bi_opf |= REQ_FUA;
+	if (!io->rest.bi_size)
+		io->rest = io->iter;
+	dmu_rest_take(io, bio, was);
 	if (dmu_no_space_hold(t->disk, bio))
 		return DM_ENDIO_INCOMPLETE;
 	return DM_ENDIO_DONE;
+}
+
+/* A block of @bio is written.  False: it was the last. */
+bool dmu_no_space_goes_on(struct bio *bio, unsigned int was)
+{
+	struct dmu_io *io = dmu_io_of(bio);
+	struct bio_list bios = BIO_EMPTY_LIST;
+
+	bio_advance_iter(bio, &io->rest, dmu_rest_block(io));
+	if (!io->rest.bi_size)
+		return false;
+	dmu_rest_take(io, bio, was);
+	bio_list_add(&bios, bio);
+	dmu_io_defer(io->t->disk, &bios);
+	return true;
 }
 
 /* @bio was never sent, and cannot go on because of @status. */
@@ -51,7 +102,7 @@ void dmu_end_unsent(struct bio *bio, blk_status_t status)
 {
 	struct dmu_target *t = dmu_io_of(bio)->t;
 
-	if (status == BLK_STS_NOSPC && op_is_write(bio_op(bio)) &&
+	if (status == BLK_STS_NOSPC && dmu_needs_space(bio) &&
 	    READ_ONCE(t->disk->no_space_wait)) {
 		if (dmu_must_requeue(t))
 			status = BLK_STS_DM_REQUEUE;

@@ -179,11 +179,49 @@ test_wait()
 	grep -q 'No space' wait.4 || die "it failed by another error: $(cat wait.4)"
 }
 
+# A write of many blocks waits while the daemon dies and is replaced: what it claimed is
+# asked for anew, block by block.
+test_wait_daemon()
+{
+	local at=$((disk_mib - 10)) faults i
+
+	dmsetup message x 0 no_space wait
+	dd if="$store/base" of="$dev" bs=1M count=1 skip=$at seek=$at oflag=direct,dsync status=none 2>wait.5 &
+	for i in $(seq 100); do
+		[ "$(counter no_space)" = 0 ] || break
+		sleep 0.1
+	done
+	[ "$(counter no_space)" != 0 ] || die "a write of 1 MiB does not wait for space: $(cat wait.5)"
+	faults=$(counter faults)
+	# shellcheck disable=SC2046 # numbers
+	kill -9 $(jq .pid,.worker /run/cowd/x.json)
+	for i in $(seq 100); do
+		cowctl list | grep -q dead && break
+		sleep 0.1
+	done
+	cowd --recover x || die "--recover on a full file system"
+	for i in $(seq 100); do
+		[ "$(counter faults)" = "$faults" ] || break
+		sleep 0.1
+	done
+	[ "$(counter faults)" != "$faults" ] || die "nothing is asked for anew"
+	[ "$(jobs -r | wc -l)" = 1 ] || die "it ended without space: $(cat wait.5)"
+	rm "$store/mnt/filler"
+	sync -f "$store/mnt"
+	wait $! || die "it failed: $(cat wait.5)"
+	[ "$(counter no_space) $(counter waiting)" = "0 0" ] || die "something waits: $(dmsetup status x)"
+	cmp -i $((at << 20)) -n $((1 << 20)) "$dev" "$store/base" || die "what waited is not what was written"
+	say "1 MiB waited for space, and for another daemon"
+	dmsetup message x 0 no_space fail
+	take_all
+}
+
 one()
 {
 	test_first_commit
 	test_full
 	test_wait
+	test_wait_daemon
 	test_beyond
 	test_room
 	cowctl stop x

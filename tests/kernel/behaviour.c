@@ -1927,6 +1927,101 @@ static void overwrite_error(void)
 	disk_expect(d, 3 * BS, 2 * BS, 9, 3 * BS);
 }
 
+/* --- no space ---------------------------------------------------------------- */
+
+/* A write of four blocks waits for space; the first one fills what there is. */
+#define FULL	THIN_CHUNK		/* no place has space from here on */
+#define NR_FULL	(FULL / BS)		/* the block */
+
+static struct io *wait_for_space(enum io_op op, bool linear)
+{
+	struct io *io;
+
+	setup_with(&(struct setup){ .gates = THIN_A, .table = "2 no_space wait" });
+	re_send(c, re_preload(re_linear(0, 0, 1, 0, 0, DMU_RE_WRITABLE)));
+	disk_write(d, 0, BS, 1);
+	re_send(c, re_preload(linear ? re_linear(0, NR_FULL, 4, 0, FULL, DMU_RE_WRITABLE) :
+				       re_cow(0, NR_FULL, 4, 0, FULL, BASE, FULL)));
+	io = io_start(d, op, FULL, 4 * BS, 9);
+	disk_wait_status(d, "no_space", 1);
+	return io;
+}
+
+/*
+ * What it was sent by is forgotten while it waits, or revoked, so that its blocks are asked for: one
+ * after the other, as each may go elsewhere, and none is written by a mapping of another.
+ */
+static void no_space_forgotten(enum io_op op, bool linear)
+{
+	struct io *io = wait_for_space(op, linear);
+	struct dmu_event ev;
+
+	if (linear) {
+		check_eq(dm_message(d->name, "evict"), 0);
+	} else {
+		daemon_gone();
+		c = chan_new(d, 0);
+	}
+	ev = ev_want(c, DMU_EV_MAP, NR_FULL, 1, DMU_EV_WRITE | DMU_EV_OVERWRITE);
+	re_send(c, re_linear(ev.id, NR_FULL, 1, 1, 0, RW));
+	ev = ev_want(c, DMU_EV_MAP, NR_FULL + 1, 1, DMU_EV_WRITE | DMU_EV_OVERWRITE);
+	re_send(c, re_cow(ev.id, NR_FULL + 1, 3, 0, FULL + BS, BASE, FULL + BS));
+	disk_wait_status(d, "no_space", 1);
+	io_pending(io);
+	thin_room(2);
+	if (op == IO_FUA) {
+		ev_copied(c, NR_FULL + 1, 3, 0, FULL + BS);
+		io_pending(io);
+		commit_ok();
+	}
+	io_ok(io);
+	disk_expect(d, FULL, 4 * BS, 9, FULL);
+	dev_check(b, 0, BS, 9, FULL);
+	check_eq(disk_status(d, "waiting"), 0);
+	check_eq(disk_status(d, "uncommitted"), op == IO_FUA ? 0 : 3);
+	check_eq(disk_status(d, "commits"), op == IO_FUA);
+	ev_none(c);
+}
+
+static void no_space_evicted(void)
+{
+	no_space_forgotten(IO_WRITE, true);
+}
+
+static void no_space_revoked(void)
+{
+	no_space_forgotten(IO_WRITE, false);
+}
+
+static void no_space_durable(void)
+{
+	no_space_forgotten(IO_FUA, false);
+}
+
+/* The first and the last block are written to in part: what is left of them is copied. */
+static void no_space_parts(void)
+{
+	const uint64_t first = FULL + BS - 1, count = 2 * BS + 2;
+	struct dmu_event ev;
+	struct io *io;
+
+	setup_with(&(struct setup){ .gates = THIN_A, .table = "2 no_space wait" });
+	re_send(c, re_preload(re_linear(0, 0, 1, 0, 0, DMU_RE_WRITABLE)));
+	disk_write(d, 0, BS, 1);
+	re_send(c, re_preload(re_linear(0, NR_FULL, 4, 0, FULL, DMU_RE_WRITABLE)));
+	io = io_start(d, IO_WRITE, first, count, 9);
+	disk_wait_status(d, "no_space", 1);
+	check_eq(dm_message(d->name, "evict"), 0);
+	ev = ev_want(c, DMU_EV_MAP, NR_FULL, 1, DMU_EV_WRITE);
+	re_send(c, re_cow(ev.id, NR_FULL, 4, 1, 0, BASE, FULL));
+	io_ok(io);
+	check_eq(disk_status(d, "copies"), 2);
+	check_eq(disk_status(d, "overwrites"), 2);
+	disk_expect(d, FULL, BS - 1, TAG_BASE, FULL);
+	disk_expect(d, first, count, 9, first);
+	disk_expect(d, first + count, BS - 1, TAG_BASE, first + count);
+}
+
 /* --- the rest ---------------------------------------------------------------- */
 
 static void poll_and_end(void)
@@ -2024,6 +2119,7 @@ static const struct test tests[] = {
 	T(zeroes_fault), T(discard_event), T(discard_event_parts),
 	T(zeroes_event),
 	T(copy_error_source), T(copy_error_destination), T(overwrite_error),
+	T(no_space_evicted), T(no_space_revoked), T(no_space_durable), T(no_space_parts),
 	T(poll_and_end), T(tracepoints),
 };
 

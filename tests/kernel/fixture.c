@@ -69,6 +69,44 @@ static const char *gate_new(const char *name, struct dev *dev, char *path,
 	return path;
 }
 
+#define NAME_POOL	"dmutpool"
+#define NAME_THIN	"dmutthin"
+
+static char pool[200], thin[32];
+
+static void thin_step(const char *what, int err)
+{
+	check(!err, "thin device: %s: %s", what, strerror(err));
+}
+
+void thin_room(unsigned int chunks)
+{
+	thin_step("load", dm_load(NAME_POOL, chunks * THIN_CHUNK, "thin-pool", pool, false));
+	thin_step("suspend", dm_suspend(NAME_POOL, DM_NOFLUSH | DM_NOLOCKFS));
+	thin_step("resume", dm_resume(NAME_POOL));
+}
+
+/* Chunks of @data, as they are written to. */
+static const char *thin_new(struct dev *data)
+{
+	struct dev *meta = dev_new(16384);
+	char path[32], params[64];
+
+	if (sh("modprobe -q dm-thin-pool"))
+		skip_test("no dm-thin-pool in this kernel");
+	snprintf(pool, sizeof(pool),
+		 "%s %s %u 0 2 skip_block_zeroing error_if_no_space", meta->path,
+		 data->path, THIN_CHUNK);
+	thin_step("create", dm_create(NAME_POOL, NULL));
+	thin_room(1);
+	thin_step("message", dm_message(NAME_POOL, "create_thin 0"));
+	thin_step("create", dm_create(NAME_THIN, NULL));
+	snprintf(params, sizeof(params), "%s 0", dm_path(NAME_POOL, path, sizeof(path)));
+	thin_step("load", dm_load(NAME_THIN, data->sectors, "thin", params, false));
+	thin_step("resume", dm_resume(NAME_THIN));
+	return dm_path(NAME_THIN, thin, sizeof(thin));
+}
+
 void setup_with(const struct setup *s)
 {
 	struct disk want = { .sectors = SECTORS, .bs = s->bs ? s->bs : BS,
@@ -85,6 +123,8 @@ void setup_with(const struct setup *s)
 	want.devs[BASE] = base->path;
 	if (s->gates & GATE_A)
 		want.devs[0] = gate_new(NAME_GATE_A, a, path_a, sizeof(path_a));
+	if (s->gates & THIN_A)
+		want.devs[0] = thin_new(a);
 	if (s->gates & GATE_BASE)
 		want.devs[BASE] = gate_new(NAME_GATE_BASE, base, path_base,
 					   sizeof(path_base));

@@ -24,6 +24,8 @@ extern struct chan *c;
 
 #define GATE_A		1		/* a gate before device 0 */
 #define GATE_BASE	2		/* ... before the base */
+#define THIN_A		4		/* device 0 is thin, over a pool with room for one chunk */
+#define THIN_CHUNK	128		/* sectors */
 
 struct setup {
 	const char *table;		/* feature arguments of the table */
@@ -44,6 +46,9 @@ void gate_open(const char *name);
 void gate_break(const char *name);
 void gate_break_writes(const char *name);	/* and flushes */
 void gate_mend(const char *name);
+
+/* The pool of THIN_A has space for so many chunks; without it a write gets ENOSPC. */
+void thin_room(unsigned int chunks);
 
 /* All of the disk by one unasked mapping. */
 void all_linear(uint32_t dev, uint64_t sector, uint32_t flags);
