@@ -324,15 +324,20 @@ static struct dmu_copy *dmu_copy_get(struct dmu_io *io)
 /*
  * kcopyd does not tell why a write failed, and a person must be able to tell
  * a full file system from a broken disk.  Nothing is visible of the place
- * before the copy is whole, so that zeroes may be tried there.
+ * before the copy is whole, so that zeroes may be tried there.  Where zeroes
+ * are what it is to hold, they are the copy: a device may say that it can zero
+ * by itself, and not be able to, which kcopyd takes for an error.
  */
-static blk_status_t dmu_copy_error(struct dmu_io *io)
+static blk_status_t dmu_copy_failed(struct dmu_io *io)
 {
 	struct dm_io_region to = dmu_copy_to(io);
 	int err;
 
 	err = blkdev_issue_zeroout(to.bdev, to.sector, to.count, GFP_NOIO,
 				   BLKDEV_ZERO_NOUNMAP);
+	if (!err && io->cow->src_dev == DMU_DEV_NONE)
+		return BLK_STS_OK;
+	dmu_copy_complain(io, false);
 	return err == -ENOSPC ? BLK_STS_NOSPC : BLK_STS_IOERR;
 }
 
@@ -355,7 +360,7 @@ void dmu_copy_work(struct work_struct *work)
 	struct dmu_io *io;
 
 	while ((io = dmu_next_failed(d)))
-		dmu_copy_end(io, dmu_copy_error(io), NULL);
+		dmu_copy_end(io, dmu_copy_failed(io), NULL);
 }
 
 static void dmu_copy_done(int read_err, unsigned long write_err, void *context)
@@ -363,8 +368,8 @@ static void dmu_copy_done(int read_err, unsigned long write_err, void *context)
 	struct dmu_io *io = context;
 	struct dmu_disk *d = io->t->disk;
 
-	if (read_err || write_err)
-		dmu_copy_complain(io, read_err);
+	if (read_err)
+		dmu_copy_complain(io, true);
 	if (read_err || !write_err) {
 		dmu_copy_end(io, read_err ? BLK_STS_IOERR : BLK_STS_OK, NULL);
 		return;
