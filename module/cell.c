@@ -115,6 +115,14 @@ void dmu_take_held(struct dmu_disk *d, struct bio_list *bios)
 	bio_list_init(&d->flushes);
 }
 
+/* Where @cell waits to be read: at an INVALIDATE under way, until that is through. */
+struct list_head *dmu_ask_list(struct dmu_disk *d, const struct dmu_cell *cell)
+{
+	return cell->kind == DMU_CELL_ASK &&
+	       dmu_inval_pending(d, cell->first, cell->last) ? &d->stalled :
+							       &d->asks;
+}
+
 /* Questions read with id @from_id or a later one are unread again, in front. */
 void dmu_unread(struct dmu_disk *d, u64 from_id)
 {
@@ -126,7 +134,8 @@ void dmu_unread(struct dmu_disk *d, u64 from_id)
 		if (cell->id < from_id)
 			continue;
 		cell->id = 0;
-		list_move_tail(&cell->list, &again);
+		list_move_tail(&cell->list, dmu_ask_list(d, cell) == &d->asks ?
+					    &again : &d->stalled);
 	}
 	list_splice(&again, &d->asks);
 }
@@ -138,6 +147,6 @@ void dmu_cell_unread(struct dmu_disk *d, struct dmu_cell *cell)
 	if (!cell->id)
 		return;
 	cell->id = 0;
-	list_move_tail(&cell->list, &d->asks);
+	list_move_tail(&cell->list, dmu_ask_list(d, cell));
 	dmu_wake(d);
 }

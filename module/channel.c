@@ -234,13 +234,14 @@ static long dmu_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 
 /* events */
 
-/* Does @next go on where @cell ends, and ask the same? */
-static bool dmu_ask_goes_on(const struct dmu_cell *cell,
+/* Does @next go on where @cell ends, ask the same, and may be asked? */
+static bool dmu_ask_goes_on(struct dmu_disk *d, const struct dmu_cell *cell,
 			    const struct dmu_cell *next)
 {
 	return next && next->kind == DMU_CELL_ASK && !next->id &&
 	       next->first == cell->last + 1 && next->write == cell->write &&
-	       next->overwrite == cell->overwrite;
+	       next->overwrite == cell->overwrite &&
+	       dmu_ask_list(d, next) == &d->asks;
 }
 
 static void dmu_ask_read(struct dmu_disk *d, struct dmu_event *ev)
@@ -262,7 +263,7 @@ static void dmu_ask_read(struct dmu_disk *d, struct dmu_event *ev)
 		if (cell->kind != DMU_CELL_ASK)
 			break;
 		next = dmu_cell_next(cell);
-		if (!dmu_ask_goes_on(cell, next))
+		if (!dmu_ask_goes_on(d, cell, next))
 			break;
 		cell = next;
 	}

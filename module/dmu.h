@@ -195,7 +195,7 @@ struct dmu_round {
 
 /*
  * An INVALIDATE on its way, or an attach that waits to replay (id 0).  From
- * INVALIDATE to INVALIDATED new questions about its blocks are not asked, and
+ * INVALIDATE to INVALIDATED no question about its blocks is asked, and
  * no mapping of them is taken: the daemon cannot know yet what was copied.
  */
 struct dmu_inval {
@@ -429,6 +429,7 @@ struct dmu_cell *dmu_cell_next(struct dmu_cell *cell);
 void dmu_cell_release(struct dmu_disk *d, struct dmu_cell *cell,
 		     struct bio_list *bios);
 void dmu_take_held(struct dmu_disk *d, struct bio_list *bios);
+struct list_head *dmu_ask_list(struct dmu_disk *d, const struct dmu_cell *cell);
 void dmu_unread(struct dmu_disk *d, u64 from_id);
 void dmu_cell_unread(struct dmu_disk *d, struct dmu_cell *cell);
 void dmu_hold(struct dmu_disk *d, struct dmu_cell *cell, struct bio *bio);

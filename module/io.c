@@ -330,8 +330,7 @@ static int dmu_fault_locked(struct dmu_target *t, struct bio *bio, bool write)
 		cell->write = write;
 		cell->overwrite = write && dmu_bio_whole_blocks(t, bio);
 		dmu_lead(d, io, DMU_CELL_ASK, block, 1);
-		list_add_tail(&cell->list, dmu_inval_pending(d, block, block) ?
-					   &d->stalled : &d->asks);
+		list_add_tail(&cell->list, dmu_ask_list(d, cell));
 		dmu_count(d, DMU_FAULTS);
 		trace_dmu_fault(d->key, block, write);
 		dmu_wake(d);

@@ -502,6 +502,21 @@ bool dmu_inval_pending(struct dmu_disk *d, u64 first, u64 last)
 	return false;
 }
 
+/* What was asked and not read is to be asked when @inval is through. */
+static void dmu_inval_begin(struct dmu_disk *d, struct dmu_inval *inval)
+{
+	u64 last = inval->block + inval->count - 1;
+	struct dmu_cell *cell;
+
+	spin_lock_irq(&d->lock);
+	list_add(&inval->pending, &d->pending_invals);
+	for (cell = dmu_cell_first(d, inval->block, last);
+	     cell && cell->first <= last; cell = dmu_cell_next(cell))
+		if (cell->kind == DMU_CELL_ASK && !cell->id)
+			list_move_tail(&cell->list, &d->stalled);
+	spin_unlock_irq(&d->lock);
+}
+
 /* It was told, or nobody is there to be told: what it stalled may be asked. */
 void dmu_inval_free(struct dmu_inval *inval)
 {
@@ -561,9 +576,7 @@ static int dmu_reply_invalidate(struct dmu_disk *d, const struct dmu_reply *r)
 	mutex_lock(&d->map_mutex);
 	err = dmu_check_extent(d, r);
 	if (!err) {
-		spin_lock_irq(&d->lock);
-		list_add(&inval->pending, &d->pending_invals);
-		spin_unlock_irq(&d->lock);
+		dmu_inval_begin(d, inval);
 		err = dmu_map_erase(d, r->block, r->block + r->count - 1);
 	}
 	mutex_unlock(&d->map_mutex);

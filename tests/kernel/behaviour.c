@@ -1536,6 +1536,42 @@ static void invalidate_busy(void)
 	dev_check(b, 16, 1, 9, 12 * BS);
 }
 
+/* Nor is what was asked before INVALIDATE and not read, nor with the question beside it. */
+static void invalidate_not_asked(void)
+{
+	struct io *io, *before, *in, *beside;
+	struct dmu_event ev, early;
+	bool asked;
+
+	setup_with(&(struct setup){ .gates = GATE_A });
+	re_send(c, re_preload(re_linear(0, 10, 3, 0, 10 * BS, DMU_RE_WRITABLE)));
+	gate_shut(NAME_GATE_A);
+	io = io_start(d, IO_READ, 11 * BS, BS, 0);
+	io_pending(io);
+	before = io_start(d, IO_WRITE, 14 * BS, 1, 9);
+	disk_wait_status(d, "waiting", 1);
+	re_send(c, re_invalidate(7, 10, 5));
+	in = io_start(d, IO_WRITE, 10 * BS, 1, 9);
+	disk_wait_status(d, "waiting", 2);
+	asked = ev_poll(c, &early, 100);
+	beside = io_start(d, IO_WRITE, 9 * BS, 1, 9);
+	ev = ev_get(c);
+	gate_open(NAME_GATE_A);		/* before anything is found wrong */
+	check(!asked, "a question about block %llu", (unsigned long long)early.block);
+	check_eq(ev.block, 9);
+	check_eq(ev.count, 1);
+	re_send(c, re_linear(ev.id, 9, 1, 1, 9 * BS, RW));
+	io_ok(beside);
+	io_ok(io);
+	ev_want(c, DMU_EV_INVALIDATED, 10, 5, 0);
+	ev = ev_want(c, DMU_EV_MAP, 14, 1, DMU_EV_WRITE);
+	re_send(c, re_linear(ev.id, 10, 5, 1, 10 * BS, RW));
+	io_ok(before);
+	io_ok(in);
+	dev_check(b, 10 * BS, 1, 9, 10 * BS);
+	dev_check(b, 14 * BS, 1, 9, 14 * BS);
+}
+
 /* Trees of every size, taken down at once: by INVALIDATE and by removal. */
 static void map_large(void)
 {
@@ -2113,6 +2149,7 @@ static const struct test tests[] = {
 	T(invalidate), T(invalidate_waits), T(invalidate_waits_once),
 	T(invalidate_forgets), T(invalidate_after_copied), T(invalidate_during_copy),
 	T(invalidate_many), T(invalidate_and_move), T(invalidate_busy),
+	T(invalidate_not_asked),
 	T(map_large), T(evict_message), T(evict_keeps_uncommitted), T(evict_during_copy),
 	T(budget), T(budget_uncommitted), T(budget_answer), T(budget_message),
 	T(discard_own), T(discard_foreign), T(zeroes_whole), T(zeroes_part),
