@@ -14,27 +14,39 @@
 
 #define DMU_NO_SPACE_RETRY	HZ
 
-/* False: the write must end. */
-static bool dmu_no_space_hold(struct dmu_disk *d, struct bio *bio)
-{
-	unsigned long flags;
-	bool hold;
-
-	spin_lock_irqsave(&d->lock, flags);
-	hold = d->no_space_wait && d->mode == DMU_MODE_RUN;
-	if (hold) {
-		bio_list_add(&d->no_space, bio);
-		queue_delayed_work(d->wq, &d->no_space_work,
-				   DMU_NO_SPACE_RETRY);
-	}
-	spin_unlock_irqrestore(&d->lock, flags);
-	return hold;
-}
-
 /* A discard needs none, and is not to be taken for a write later. */
 static bool dmu_needs_space(struct bio *bio)
 {
 	return op_is_write(bio_op(bio)) && bio_op(bio) != REQ_OP_DISCARD;
+}
+
+/* No suspend waits for it, or one that did not flush was broken off. */
+static bool dmu_may_hold(struct dmu_disk *d)
+{
+	return d->mode == DMU_MODE_RUN || d->mode == DMU_MODE_REQUEUE;
+}
+
+/*
+ * @bio found no space: it is held, taken back by device-mapper, or ends.  Under
+ * the lock, so that a suspend finds it held or is seen.  A DM_ENDIO_ code.
+ */
+static int dmu_no_space(struct dmu_target *t, struct bio *bio)
+{
+	struct dmu_disk *d = t->disk;
+	int r = DM_ENDIO_DONE;
+	unsigned long flags;
+
+	spin_lock_irqsave(&d->lock, flags);
+	if (d->no_space_wait && dmu_must_requeue(t)) {
+		r = DM_ENDIO_REQUEUE;
+	} else if (d->no_space_wait && dmu_may_hold(d)) {
+		bio_list_add(&d->no_space, bio);
+		queue_delayed_work(d->wq, &d->no_space_work,
+				   DMU_NO_SPACE_RETRY);
+		r = DM_ENDIO_INCOMPLETE;
+	}
+	spin_unlock_irqrestore(&d->lock, flags);
+	return r;
 }
 
 /* Bytes of the rest's first block. */
@@ -72,14 +84,10 @@ int dmu_no_space_end(struct dmu_target *t, struct bio *bio, unsigned int was)
 
 	if (!dmu_needs_space(bio) || !READ_ONCE(t->disk->no_space_wait))
 		return DM_ENDIO_DONE;
-	if (dmu_must_requeue(t))
-		return DM_ENDIO_REQUEUE;
 	if (!io->rest.bi_size)
 		io->rest = io->iter;
 	dmu_rest_take(io, bio, was);
-	if (dmu_no_space_hold(t->disk, bio))
-		return DM_ENDIO_INCOMPLETE;
-	return DM_ENDIO_DONE;
+	return dmu_no_space(t, bio);
 }
 
 /* A block of @bio is written.  False: it was the last. */
@@ -100,15 +108,14 @@ bool dmu_no_space_goes_on(struct bio *bio, unsigned int was)
 /* @bio was never sent, and cannot go on because of @status. */
 void dmu_end_unsent(struct bio *bio, blk_status_t status)
 {
-	struct dmu_target *t = dmu_io_of(bio)->t;
+	int r = DM_ENDIO_DONE;
 
-	if (status == BLK_STS_NOSPC && dmu_needs_space(bio) &&
-	    READ_ONCE(t->disk->no_space_wait)) {
-		if (dmu_must_requeue(t))
-			status = BLK_STS_DM_REQUEUE;
-		else if (dmu_no_space_hold(t->disk, bio))
-			return;
-	}
+	if (status == BLK_STS_NOSPC && dmu_needs_space(bio))
+		r = dmu_no_space(dmu_io_of(bio)->t, bio);
+	if (r == DM_ENDIO_INCOMPLETE)
+		return;
+	if (r == DM_ENDIO_REQUEUE)
+		status = BLK_STS_DM_REQUEUE;
 	bio->bi_status = status;
 	bio_endio(bio);
 }

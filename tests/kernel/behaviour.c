@@ -2058,6 +2058,35 @@ static void no_space_parts(void)
 	disk_expect(d, first + count, BS - 1, TAG_BASE, first + count);
 }
 
+/* Suspends that come when writes come back without space: none of them is seen to end. */
+static void no_space_suspended(void)
+{
+	struct io *io[8];
+	struct rng r;
+	unsigned int i;
+
+	setup_with(&(struct setup){ .gates = THIN_A, .table = "2 no_space wait" });
+	re_send(c, re_preload(re_linear(0, 0, 1, 0, 0, DMU_RE_WRITABLE)));
+	disk_write(d, 0, BS, 1);
+	re_send(c, re_preload(re_linear(0, NR_FULL, 80, 0, FULL, DMU_RE_WRITABLE)));
+	for (i = 0; i < ARRAY_SIZE(io); i++)
+		io[i] = io_start(d, IO_WRITE, FULL + 2 * i * BS, 2 * BS, 9);
+	disk_wait_status(d, "no_space", ARRAY_SIZE(io));
+	rng_init(&r, 1);
+	for (i = 0; i < 300; i++) {
+		check_eq(dm_message(d->name, "no_space wait"), 0);	/* all are tried again */
+		usleep(rng_below(&r, 300));
+		check_eq(dm_suspend(d->name, DM_NOFLUSH | DM_NOLOCKFS), 0);
+		check_eq(dm_resume(d->name), 0);
+	}
+	for (i = 0; i < ARRAY_SIZE(io); i++)
+		check(!io_done(io[i]), "a write ended: %s", strerror(io[i]->err));
+	thin_room(3);
+	for (i = 0; i < ARRAY_SIZE(io); i++)
+		io_ok(io[i]);
+	disk_expect(d, FULL, 2 * ARRAY_SIZE(io) * BS, 9, FULL);
+}
+
 /* --- the rest ---------------------------------------------------------------- */
 
 static void poll_and_end(void)
@@ -2157,6 +2186,7 @@ static const struct test tests[] = {
 	T(zeroes_event),
 	T(copy_error_source), T(copy_error_destination), T(overwrite_error),
 	T(no_space_evicted), T(no_space_revoked), T(no_space_durable), T(no_space_parts),
+	T(no_space_suspended),
 	T(poll_and_end), T(tracepoints),
 };
 
