@@ -580,11 +580,19 @@ static void dmu_claim_end(struct dmu_disk *d, struct dmu_io *io,
 	dmu_io_defer(d, &bios);
 }
 
-/* Below, FUA may be a flush behind the write. */
-static bool dmu_has_flushed(const struct bio *bio, unsigned int was)
+/*
+ * Has a flush failed with @error?  Below, FUA may be a flush behind the write,
+ * but where the write finds no space, nothing is flushed behind it.
+ */
+static bool dmu_flush_failed(const struct bio *bio, unsigned int was,
+			     blk_status_t error)
 {
-	return (was & DMU_IO_FLUSH) ||
-	       ((was & DMU_IO_SENT) && (bio->bi_opf & REQ_FUA));
+	if (!error || error == BLK_STS_NOTSUPP)
+		return false;
+	if (was & DMU_IO_FLUSH)
+		return true;
+	return (was & DMU_IO_SENT) && (bio->bi_opf & REQ_FUA) &&
+	       error != BLK_STS_NOSPC;
 }
 
 /* A bio comes back, or ends here. */
@@ -594,7 +602,7 @@ int dmu_io_end(struct dmu_target *t, struct bio *bio, blk_status_t *error)
 	struct dmu_io *io = dmu_io_of(bio);
 	unsigned int was = io->flags;
 
-	if (*error && *error != BLK_STS_NOTSUPP && dmu_has_flushed(bio, was))
+	if (dmu_flush_failed(bio, was, *error))
 		dmu_data_lost(d);
 	io->flags = 0;
 	if (was & DMU_IO_CLAIM)

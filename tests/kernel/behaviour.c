@@ -2087,6 +2087,32 @@ static void no_space_suspended(void)
 	disk_expect(d, FULL, 2 * ARRAY_SIZE(io) * BS, 9, FULL);
 }
 
+/* A FUA write without space has flushed nothing, so it says nothing of the copy under way. */
+static void no_space_not_lost(void)
+{
+	struct io *io, *fua;
+	uint64_t lost;
+	int err;
+
+	setup_with(&(struct setup){ .gates = THIN_A | GATE_BASE });
+	re_send(c, re_preload(re_linear(0, 0, 1, 0, 0, DMU_RE_WRITABLE)));
+	disk_write(d, 0, BS, 1);
+	re_send(c, re_preload(re_cow(0, 3, 1, 0, 3 * BS, BASE, 3 * BS)));
+	re_send(c, re_preload(re_linear(0, NR_FULL, 1, 0, FULL, DMU_RE_WRITABLE)));
+	gate_shut(NAME_GATE_BASE);
+	io = io_start(d, IO_WRITE, 3 * BS + 1, 1, 9);
+	io_pending(io);
+	fua = io_start(d, IO_FUA, FULL, BS, 9);
+	err = io_wait(fua);
+	lost = disk_status(d, "data_lost");
+	gate_open(NAME_GATE_BASE);
+	check_eq(err, ENOSPC);
+	check_eq(lost, 0);
+	io_ok(io);
+	flush_and_commit();
+	check_eq(disk_status(d, "commits"), 1);
+}
+
 /* --- the rest ---------------------------------------------------------------- */
 
 static void poll_and_end(void)
@@ -2186,7 +2212,7 @@ static const struct test tests[] = {
 	T(zeroes_event),
 	T(copy_error_source), T(copy_error_destination), T(overwrite_error),
 	T(no_space_evicted), T(no_space_revoked), T(no_space_durable), T(no_space_parts),
-	T(no_space_suspended),
+	T(no_space_suspended), T(no_space_not_lost),
 	T(poll_and_end), T(tracepoints),
 };
 
