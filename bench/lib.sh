@@ -3,12 +3,13 @@
 #
 # How one figure is taken, and how subjects are measured in turn.
 #
-# A subject NAME is a function up_NAME which makes a device and sets dev_of[NAME]; what
+# A subject NAME is a function up_NAME which makes a device and sets dev_of[NAME] (and
+# span[NAME], if not $size MiB of it are used); what
 # it leaves is taken away by the commands that it gave to later(), in reverse.
 set -u
 here=$(cd "$(dirname "$(readlink -f "$0")")" && pwd -P)
-declare -A dev_of
-undo=()
+declare -A dev_of span
+undo=() nbds=0
 
 note() { echo "bench: $*" >&2; }
 
@@ -17,6 +18,9 @@ die()
 	note "$*"
 	exit 1
 }
+
+# fact NAME VALUE: stands above the tables.
+fact() { echo "$1=$2" >>"$out/facts"; }
 
 later() { undo+=("$*"); }
 
@@ -28,6 +32,8 @@ clear_away()
 	done
 	undo=()
 	dev_of=()
+	span=()
+	nbds=0
 }
 
 begin()
@@ -40,6 +46,9 @@ begin()
 	trap 'clear_away; cd /; rm -rf "$work"' EXIT
 	export DM_DISABLE_UDEV=${DM_DISABLE_UDEV-1}
 }
+
+# processes_of DEVICE: those of its cowd.
+processes_of() { jq -r '.pid, .worker' "/run/cowd/$1.json"; }
 
 accelerator()
 {
@@ -71,6 +80,7 @@ pattern()
 	write-128k) echo rw=write bs=128k ;;
 	read-1M) echo rw=read bs=1M ;;
 	write-1M) echo rw=write bs=1M ;;
+	fsync-4k) echo rw=randwrite bs=4k fsync=1 ;;
 	*) die "no pattern $1" ;;
 	esac
 }
@@ -114,7 +124,7 @@ in_turn()
 				for s in $subjects; do
 					# shellcheck disable=SC2046 # words
 					job "$s" "$pattern" "$depth" $(pattern "$pattern") norandommap=1 \
-						time_based=1 runtime="${milliseconds}ms" size="${size}M"
+						time_based=1 runtime="${milliseconds}ms" size="${span[$s]:-${size}M}"
 				done
 			done
 		done | measure "$group" "$round" || exit 1

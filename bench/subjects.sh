@@ -5,11 +5,11 @@
 
 sectors_of() { echo $(($1 * 2048)); }
 
-# RAM disks: 0 origin, 1 dscow, 2 snapshot, 3 thin data, 4 thin metadata, 5 linear.
+# RAM disks: 0 origin, 1 dscow, 2 snapshot, 3 thin data, 4 thin metadata, 5 linear, 6 files.
 ram()
 {
-	[ -e /dev/ram5 ] && return
-	modprobe brd rd_nr=6 rd_size=$((size * 1024 * 3)) || die "no RAM disks"
+	[ -e /dev/ram6 ] && return
+	modprobe brd rd_nr=7 rd_size=$(((size * 8 + 512) * 1024)) || die "no RAM disks"
 	later modprobe -r brd
 }
 
@@ -123,4 +123,22 @@ group_first()
 		! wanted "$s" || some+=("$s")
 	done
 	fresh_turns first_writes "${some[@]}"
+}
+
+# ---- flushes ------------------------------------------------------------------
+
+# 4K by chance, each flushed, as many as a quarter of the blocks.
+first_flushes()
+{
+	job "$1" first-fsync-4k 1 rw=randwrite bs=4k ba=64k fsync=1 size=$((size / 2))M \
+		number_ios=$((size * 2)) norandommap=1 | measure flush "$2" || exit 1
+}
+
+group_flush()
+{
+	all_up linear -- dscow snapshot
+	for s in $subjects; do fill "${dev_of[$s]}"; done
+	in_turn flush "$subjects" fsync-4k 1
+	clear_away
+	fresh_turns first_flushes dscow snapshot
 }

@@ -14,12 +14,34 @@ import sys
 REFERENCES = {
     "block": ["linear"],
     "first": ["linear", "snapshot", "thin"],
+    "flush": ["linear", "snapshot"],
+    "growth": ["dscow-1G", "extents-1"],
+    "file-ext4": ["loop", "plain", "qemu_nbd"],
+    "file-xfs": ["loop", "plain", "qemu_nbd"],
+    "control": ["nbd_null"],
+    "many": ["qemu_nbd"],
 }
 # (group, subject, pattern or "", reference): the ratio that is wanted, at least.
 WANTED = {("block", "dscow", "", "linear"): 0.97,
           ("first", "dscow", "randwrite-4k", "snapshot"): 2.0,
           ("first", "dscow", "randwrite-4k", "thin"): 3.0,
-          ("first", "dscow", "write-1M", "linear"): 0.8}
+          ("first", "dscow", "write-1M", "linear"): 0.8,
+          ("flush", "dscow", "fsync-4k", "linear"): 0.9,
+          ("flush", "dscow", "first-fsync-4k", "snapshot"): 1.0,
+          ("growth", "dscow-64G", "", "dscow-1G"): 0.9,
+          ("growth", "dscow-1024G", "", "dscow-1G"): 0.9,
+          ("growth", "dscow-16384G", "", "dscow-1G"): 0.9,
+          ("growth", "extents-1000", "", "extents-1"): 0.9,
+          ("growth", "extents-100000", "", "extents-1"): 0.9,
+          ("growth", "extents-1000000", "", "extents-1"): 0.9,
+          ("control", "ask", "", "nbd_null"): 1.5,
+          ("many", "cowd", "attach", "qemu_nbd"): 3.0}
+for fs in "file-ext4", "file-xfs":
+    for subject in "dscow_file", "qcow2", "vmdk":
+        WANTED[fs, subject, "", "loop"] = 0.95
+        WANTED[fs, subject, "", "qemu_nbd"] = 8.0
+        for pattern in "read-128k", "write-128k", "read-1M", "write-1M":
+            WANTED[fs, subject, pattern, "plain"] = 0.9
 
 
 def spread(values):
@@ -87,11 +109,12 @@ def tables(rows):
     for group, references in REFERENCES.items():
         mine = [r for r in rows if r["group"] == group]
         used = [ref for ref in references if any(ref in r["ratios"] for r in mine)]
-        header = ["pattern", "depth", "subject", "I/O a second", "spread"] + ["against " + u for u in used]
+        header = ["pattern", "depth", "subject", "I/O a second", "spread", "p50, p99 us"] + ["against " + u for u in used]
         lines = []
         for r in mine:
             line = [r["pattern"], str(r["depth"]), r["subject"], "%.0f" % r["iops"]["median"],
-                    "%.0f to %.0f" % (r["iops"]["least"], r["iops"]["most"])]
+                    "%.0f to %.0f" % (r["iops"]["least"], r["iops"]["most"]),
+                    "%.0f, %.0f" % (r["p50"], r["p99"])]
             line += [show(r["ratios"][u]) if u in r["ratios"] else "" for u in used]
             lines.append(line)
         if lines:

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# shellcheck shell=bash disable=SC2154
+#
+# Many devices on one golden image: the time from nothing to the first read of each, what
+# they take, all loaded at once, and taken away.
+
+first_read() { dd if="$1" of=/dev/null bs=4k count=1 iflag=direct status=none; }
+
+# attached SUBJECT N COMMAND...: how long it took, as a figure of the group.
+attached()
+{
+	local subject=$1 n=$2 from us
+	shift 2
+	from=$(date +%s%N)
+	"$@" || die "$*"
+	us=$((($(date +%s%N) - from) / 1000))
+	printf 'many\t%s\tattach\t1\t%s\t%s\t%s\t%s\n' "$subject" "$n" \
+		"$(awk -v us=$us 'BEGIN { print 1e6 / us }')" $us $us >>"$out/raw.tsv"
+}
+
+attach_cowd()
+{
+	cowd -p dscow --allow-backing "$work/golden" "b-many-$1" "many/$1.dscow" && first_read "/dev/mapper/b-many-$1"
+}
+
+attach_nbd()
+{
+	qemu-nbd --fork --socket="$work/many/$1.sock" --pid-file="$work/many/$1.pid" --cache=none --aio=native \
+		-f qcow2 "many/$1.qcow2" && nbd "$work/many/$1.sock" && first_read "$nbd"
+}
+
+detach_nbd()
+{
+	local i
+	for ((i = 1; i <= devices; i++)); do
+		[ ! -e "many/$i.pid" ] || kill "$(cat "many/$i.pid")"
+	done
+}
+
+stop_all()
+{
+	local i
+	for ((i = 1; i <= devices; i++)); do cowctl stop "b-many-$i" || note "b-many-$i stays"; done
+}
+
+# private_of PID...: KiB of memory that only they have, and the share of what they do.
+private_of()
+{
+	local pid
+	for pid; do cat "/proc/$pid/smaps_rollup"; done |
+		awk -v n=$# '/^Private_/ { own += $2 } /^Pss:/ { pss += $2 } END {
+			printf "%d KiB of its own, %d KiB with its share of what is common", own / n, pss / n }'
+}
+
+all_loaded()
+{
+	local i
+	for ((i = 1; i <= devices; i++)); do
+		dev_of[many-$i]=/dev/mapper/b-many-$i
+		printf '[%s]\nfilename=/dev/mapper/b-many-%s\n' "$i" "$i"
+	done >many.fio
+	fio --output=many.json --output-format=json --ioengine=libaio --direct=1 --rw=randrw --bs=4k --iodepth=4 --thread \
+		--size="${size}M" --time_based --runtime="$seconds" --group_reporting many.fio >/dev/null ||
+		die "fio on $devices devices at once"
+	fact "all $devices loaded at once" "$(sed -n '/^{/,$p' many.json |
+		jq -r '.jobs[0] | "\(.read.iops | floor) reads and \(.write.iops | floor) writes a second, errors \(.error)"')"
+}
+
+group_many()
+{
+	local i pids=() free
+	mkdir -p many
+	dd if=/dev/urandom of=golden bs=1M count="$size" status=none
+	modprobe loop max_loop=0 2>/dev/null
+	free=$(awk '/^MemAvailable/ { print $2 }' /proc/meminfo)
+	later stop_all
+	for ((i = 1; i <= devices; i++)); do
+		cowimg create -f dscow -b "$work/golden" -F raw "many/$i.dscow" || die "no overlay"
+		attached cowd "$i" attach_cowd "$i"
+	done
+	# shellcheck disable=SC2207,SC2046 # numbers
+	for ((i = 1; i <= devices; i++)); do pids+=($(processes_of "b-many-$i")); done
+	fact "a process of cowd, of ${#pids[@]}" "$(private_of "${pids[@]}")"
+	fact "memory taken for each device" "$(((free - $(awk '/^MemAvailable/ { print $2 }' /proc/meminfo)) / devices)) KiB"
+	all_loaded
+	i=$(date +%s%N)
+	clear_away
+	fact "stopping each device" "$((($(date +%s%N) - i) / devices / 1000)) us"
+	later detach_nbd
+	for ((i = 1; i <= devices; i++)); do
+		qemu-img create -q -f qcow2 -b "$work/golden" -F raw "many/$i.qcow2" || die "no overlay"
+		attached qemu_nbd "$i" attach_nbd "$i"
+	done
+	pids=()
+	for ((i = 1; i <= devices; i++)); do pids+=("$(cat "many/$i.pid")"); done
+	fact "a process of qemu-nbd" "$(private_of "${pids[@]}")"
+}
