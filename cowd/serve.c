@@ -648,15 +648,23 @@ static void discard_done(struct slot *slot, int status)
 
 	s->nr_discards--;
 	s->retry_deferred = true;
-	if (!status) {
-		/* Asked for even after LOST: a person may have said to go on. */
-		check_fatal(s, dmu_request_commit(s->channel, DMU_RE_METADATA));
-		arm_commit(s);
-	}
+	/*
+	 * Also for what was done of one that failed, as the kernel forgot the rest;
+	 * and after LOST: a person may have said to go on.
+	 */
+	check_fatal(s, dmu_request_commit(s->channel, DMU_RE_METADATA));
+	arm_commit(s);
 	if (status || s->lost_known)
 		discard_answer(slot, status ? status : -EIO);
 	else
 		slot->step = SLOT_COMMITTING;
+}
+
+/* The kernel refused its INVALIDATE: no memory, or it is owed no more. */
+static void discard_refused(struct slot *slot, int status)
+{
+	slot->serve->nr_discards--;
+	discard_answer(slot, status);
 }
 
 /* ---- one slot ----------------------------------------------------------- */
@@ -969,8 +977,9 @@ static void map_refused(struct slot *slot)
 			again(slot);
 		} else if (s->nr_waiting < MAX_WAITING) {
 			invalidate(slot, rest, 0);
-		} else {
-			map_fail(slot, -EBUSY);
+		} else {		/* discard_answer() makes room */
+			slot_free(slot);
+			defer(s, &slot->event);
 		}
 		return;
 	}
@@ -1002,7 +1011,7 @@ static void slot_refused(struct slot *slot)
 			s->nr_waiting--;
 			map_fail(slot, -ENOMEM);
 		} else {
-			discard_done(slot, -ENOMEM);
+			discard_refused(slot, -ENOMEM);
 		}
 	}
 }

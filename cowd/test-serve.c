@@ -151,7 +151,7 @@ static unsigned int replied(uint32_t type, uint64_t id, struct dmu_reply *last)
 static struct {
 	bool at_once;		/* answer MAP within cow_submit() */
 	uint64_t widest;	/* blocks of an answer, 0: as the limits say */
-	int map_status, commit_status;
+	int map_status, commit_status, discard_status;
 	bool held, sync_fails;
 	struct cow_request *requests[MAX_REQUESTS];	/* not done yet */
 	unsigned int nr_requests, nr_maps;
@@ -186,7 +186,8 @@ static void complete(struct cow_request *req)
 	if (req->op == COW_OP_MAP)
 		answer_map(req);
 	else
-		req->done(req, req->op == COW_OP_COMMIT ? cow.commit_status : 0);
+		req->done(req, req->op == COW_OP_COMMIT ? cow.commit_status :
+			       req->op == COW_OP_COPIED ? 0 : cow.discard_status);
 }
 
 void cow_submit(struct cow_chain *chain, struct cow_request *req)
@@ -727,6 +728,19 @@ static void discard_fails_with_its_commit(void **state)
 	assert_int_equal(reply.error, ENOSPC);
 }
 
+/* What was done of it before is to be committed by the next flush. */
+static void failed_discard_wants_a_commit(void **state)
+{
+	struct dmu_reply reply;
+
+	cow.discard_status = -ENOSPC;
+	begun_discard(*state);
+	assert_int_equal(replied(DMU_RE_DONE, 3, &reply), 1);
+	assert_int_equal(reply.error, ENOSPC);
+	assert_int_equal(replied(DMU_RE_COMMIT, 0, &reply), 1);
+	assert_int_equal(reply.flags, DMU_RE_METADATA);
+}
+
 /* No commit comes any more, so it does not wait for one. */
 static void discard_fails_when_data_was_lost(void **state)
 {
@@ -820,6 +834,7 @@ int main(void)
 		SERVE_TEST(discard_is_answered_after_a_commit),
 		SERVE_TEST(discard_waits_for_a_later_commit),
 		SERVE_TEST(discard_fails_with_its_commit),
+		SERVE_TEST(failed_discard_wants_a_commit),
 		SERVE_TEST(discard_fails_when_data_was_lost),
 		SERVE_TEST(many_discards_do_not_stop_the_reading),
 		SERVE_TEST(reading_stops_when_there_is_no_room),

@@ -179,6 +179,7 @@ static void dmu_round_abort(struct dmu_disk *d)
 	bio_list_merge_head(&d->flushes, &r->flushes);
 	bio_list_init(&r->flushes);
 	list_splice_init(&r->invals, &d->invals);
+	d->commit_wanted = d->commit_wanted || r->flush;
 	r->flush = false;
 	r->phase = DMU_ROUND_IDLE;
 }

@@ -403,6 +403,7 @@ static void dmu_cow_forget_part(struct dmu_cow *cow, u64 first, u64 end)
 void dmu_cow_forget(struct dmu_disk *d, u64 block, u64 count)
 {
 	struct dmu_cow *cow;
+	unsigned int n = 0;
 
 	spin_lock_irq(&d->lock);
 	list_for_each_entry(cow, &d->dirty, dirty) {
@@ -412,6 +413,11 @@ void dmu_cow_forget(struct dmu_disk *d, u64 block, u64 count)
 		if (first < end)
 			dmu_cow_forget_part(cow, first - cow->first,
 					    end - cow->first);
+		if (++n % 256)
+			continue;
+		spin_unlock_irq(&d->lock);
+		cond_resched();
+		spin_lock_irq(&d->lock);
 	}
 	spin_unlock_irq(&d->lock);
 }

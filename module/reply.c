@@ -557,6 +557,26 @@ void dmu_inval_done(struct rcu_head *rcu)
 	spin_unlock_irqrestore(&d->lock, flags);
 }
 
+/*
+ * Is a discard or write-zeroes of all these blocks owed?  Else what is there may be
+ * newer than one that ended without the daemon, in a suspend, say.
+ */
+static bool dmu_owes_request(struct dmu_disk *d, const struct dmu_reply *r)
+{
+	struct dmu_cell *cell;
+	bool owed = false;
+
+	spin_lock_irq(&d->lock);
+	list_for_each_entry(cell, &d->asked, list) {
+		owed = cell->kind == DMU_CELL_REQUEST && cell->first <= r->block &&
+		       r->block + r->count - 1 <= cell->last;
+		if (owed)
+			break;
+	}
+	spin_unlock_irq(&d->lock);
+	return owed;
+}
+
 static int dmu_reply_invalidate(struct dmu_disk *d, const struct dmu_reply *r)
 {
 	struct dmu_inval *inval = kzalloc(sizeof(*inval), GFP_NOIO | __GFP_NOWARN);
@@ -575,6 +595,8 @@ static int dmu_reply_invalidate(struct dmu_disk *d, const struct dmu_reply *r)
 	down_read(&d->table_lock);
 	mutex_lock(&d->map_mutex);
 	err = dmu_check_extent(d, r);
+	if (!err && inval->forget && !dmu_owes_request(d, r))
+		err = -ENOENT;
 	if (!err) {
 		dmu_inval_begin(d, inval);
 		err = dmu_map_erase(d, r->block, r->block + r->count - 1);

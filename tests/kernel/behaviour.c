@@ -1369,9 +1369,10 @@ static void invalidate_after_copied(void)
 static void invalidate_forgets(void)
 {
 	struct dmu_reply r = re_invalidate(5, 4, 5);
-	struct io *io;
+	struct io *io, *discard;
+	struct dmu_event ev;
 
-	setup();
+	setup_with(&(struct setup){ .features = DMU_FEAT_DISCARD });
 	all_cow(0, 0, BASE, 0);
 	disk_write(d, 3 * BS, 7 * BS, 9);
 	io = io_start(d, IO_FLUSH, 0, 0, 0);
@@ -1380,18 +1381,26 @@ static void invalidate_forgets(void)
 	io_fails(io, EIO);
 	disk_write(d, 12 * BS, BS, 9);
 	r.flags = DMU_RE_FORGET;
+	check_eq(re_try(c, &r), ENOENT);	/* nothing is owed */
+	discard = io_start(d, IO_DISCARD, 4 * BS, 4 * BS, 0);
+	ev = ev_want(c, DMU_EV_DISCARD, 4, 4, 0);
+	check_eq(re_try(c, &r), ENOENT);	/* one block too many */
+	check_eq(disk_status(d, "uncommitted"), 8);
+	r.count = 4;
 	re_send(c, r);
 	ev_copied(c, 3, 1, 0, 3 * BS);
-	ev_copied(c, 9, 1, 0, 9 * BS);
+	ev_copied(c, 8, 2, 0, 8 * BS);
 	ev_copied(c, 12, 1, 0, 12 * BS);
-	ev_want(c, DMU_EV_INVALIDATED, 4, 5, 0);
-	check_eq(disk_status(d, "uncommitted"), 3);
+	ev_want(c, DMU_EV_INVALIDATED, 4, 4, 0);
+	check_eq(disk_status(d, "uncommitted"), 4);
+	re_send(c, re_done(ev.id, 0));
+	io_ok(discard);
 	/* A new place of a block that was forgotten is told, and only that. */
-	re_send(c, re_preload(re_cow(0, 4, 5, 1, 4 * BS, BASE, 4 * BS)));
+	re_send(c, re_preload(re_cow(0, 4, 4, 1, 4 * BS, BASE, 4 * BS)));
 	disk_write(d, 6 * BS, BS, 9);
 	io = io_start(d, IO_FLUSH, 0, 0, 0);
 	ev_copied(c, 3, 1, 0, 3 * BS);
-	ev_copied(c, 9, 1, 0, 9 * BS);
+	ev_copied(c, 8, 2, 0, 8 * BS);
 	ev_copied(c, 12, 1, 0, 12 * BS);
 	ev_copied(c, 6, 1, 1, 6 * BS);
 	commit_ok();
