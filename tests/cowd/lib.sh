@@ -89,6 +89,7 @@ daemons()
 refused()
 {
 	local what=$1 text=$2 status
+	local -a lines
 	shift 2
 	timeout 60 cowd "$@" >out 2>err </dev/null
 	status=$?

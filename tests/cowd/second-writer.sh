@@ -11,6 +11,7 @@ export LOAD_PACE=10	# leaves the processor to the commands that are tried
 twice()
 {
 	local what=$1 word=$2
+	local -a lines
 	shift 2
 	timeout 60 cowd "$@" 2>err </dev/null && fail "$what: served twice"
 	mapfile -t lines <err
