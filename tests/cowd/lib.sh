@@ -89,17 +89,17 @@ daemons()
 refused()
 {
 	local what=$1 text=$2 status
-	local -a lines
+	local -a sentences
 	shift 2
 	timeout 60 cowd "$@" >out 2>err </dev/null
 	status=$?
 	[ $status = 1 ] || fail "$what: exit status $status"
 	[ ! -s out ] || fail "$what: said on stdout: $(<out)"
-	mapfile -t lines <err
-	[ ${#lines[@]} = 1 ] || fail "$what: ${#lines[@]} sentences: ${lines[*]}"
-	[[ ${lines[*]} == *"$text"* ]] || fail "$what: does not say '$text': ${lines[*]}"
+	mapfile -t sentences <err
+	[ ${#sentences[@]} = 1 ] || fail "$what: ${#sentences[@]} sentences: ${sentences[*]}"
+	[[ ${sentences[*]} == *"$text"* ]] || fail "$what: does not say '$text': ${sentences[*]}"
 	nothing_left "$what"
-	echo "ok $SECONDS s: $what: ${lines[*]}"
+	echo "ok $SECONDS s: $what: ${sentences[*]}"
 }
 
 # A file of random bytes: file PATH SIZE

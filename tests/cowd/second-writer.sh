@@ -11,17 +11,17 @@ export LOAD_PACE=10	# leaves the processor to the commands that are tried
 twice()
 {
 	local what=$1 word=$2
-	local -a lines
+	local -a sentences
 	shift 2
 	timeout 60 cowd "$@" 2>err </dev/null && fail "$what: served twice"
-	mapfile -t lines <err
-	[ ${#lines[@]} = 1 ] || fail "$what: ${lines[*]}"
-	[[ ${lines[*]} == *"$word"* ]] || fail "$what: does not say '$word': ${lines[*]}"
+	mapfile -t sentences <err
+	[ ${#sentences[@]} = 1 ] || fail "$what: ${sentences[*]}"
+	[[ ${sentences[*]} == *"$word"* ]] || fail "$what: does not say '$word': ${sentences[*]}"
 	[ ! -e /dev/mapper/two ] || fail "$what: a second device came"
 	[ ! -e /run/cowd/two.json ] || fail "$what: left a record"
 	found '/sys/block/dm-*'
 	[[ $found != *" "* ]] || fail "$what: $found"
-	echo "ok $SECONDS s: $what: ${lines[*]}"
+	echo "ok $SECONDS s: $what: ${sentences[*]}"
 }
 
 # The device mydev is there: both its image and its base are taken.
