@@ -20,7 +20,7 @@ twice()
 	[ ! -e /dev/mapper/two ] || fail "$what: a second device came"
 	[ ! -e /run/cowd/two.json ] || fail "$what: left a record"
 	found '/sys/block/dm-*'
-	[[ $found != *" "* ]] || fail "$what: $found"
+	[[ -n $found && $found != *" "* ]] || fail "$what: not one device: $found"
 	echo "ok $SECONDS s: $what: ${sentences[*]}"
 }
 

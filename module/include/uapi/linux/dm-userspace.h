@@ -237,8 +237,8 @@ enum dmu_kind {
 #define DMU_RE_LOST		(1U << 3)
 /*
  * INVALIDATE: forget also what was copied there and is not committed, as a
- * DISCARD or WRITE_ZEROES that is owed takes its place (ENOENT: none of all
- * these blocks is).  COPIED does not tell of it any more, to no daemon.
+ * DISCARD or WRITE_ZEROES that is owed takes its place (ENOENT: none covers
+ * these blocks).  COPIED does not tell of it any more, to no daemon.
  */
 #define DMU_RE_FORGET		(1U << 4)
 
