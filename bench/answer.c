@@ -27,6 +27,8 @@ static int fail(const char *what, int err)
 static void refused(void *data, const struct dmu_reply *reply, int error)
 {
 	(void)data;
+	if (error == -ENOENT)	/* owed no more */
+		return;
 	fprintf(stderr, "answer: block %" PRIu64 ": %s\n", (uint64_t)reply->block,
 		strerror(-error));
 }

@@ -7,8 +7,8 @@
  *
  *  S1  Each question is answered once.  A question that a remembered answer
  *	to another one covers is not answered itself (the kernel did that);
- *	should the kernel refuse that other answer, all that it covered are
- *	looked up again.
+ *	should the kernel refuse that other answer, be it because its own question
+ *	is answered by now, all that it covered are looked up again.
  *  S2  Replies of a batch are written before further events are read.
  *  S3  From a discard's INVALIDATE until libcow is done with it no mapping is
  *	given out that overlaps it, and it begins in libcow only when no COPIED
@@ -65,6 +65,7 @@ struct slot {
 	bool covered;		/* MAP: S1 */
 	bool learns;		/* MAP: span is news if it is taken */
 	bool failed;		/* MAP: answered by an error */
+	bool late;		/* MAP: an answer came when the question was owed no more */
 	int refused;		/* error of a refused reply, or 0 */
 	unsigned int tries;	/* MAP: answers refused so far */
 	uint64_t flush;		/* COMMITTING: id of the FLUSH, 0 none came yet */
@@ -157,6 +158,7 @@ static struct slot *slot_take(struct cowd_serve *s, const struct dmu_event *even
 	s->slots[i].covered = false;
 	s->slots[i].learns = false;
 	s->slots[i].failed = false;
+	s->slots[i].late = false;
 	s->slots[i].refused = 0;
 	s->slots[i].tries = 0;
 	s->slots[i].flush = 0;
@@ -851,12 +853,27 @@ static struct slot *slot_by_reply(struct cowd_serve *s,
 	return NULL;
 }
 
+/* S1: the question is answered, but whom else the answer was to cover is not. */
+static void on_late(struct cowd_serve *s, const struct dmu_reply *reply)
+{
+	struct slot *slot = slot_by_reply(s, reply);
+
+	s->refused_any = true;
+	if (slot)
+		slot->late = true;
+}
+
 /* Called while replies are written: only take notes. */
 static void on_refused(void *data, const struct dmu_reply *reply, int error)
 {
 	struct cowd_serve *s = data;
 	struct slot *slot;
 
+	if (error == -ENOENT &&
+	    (reply->type == DMU_RE_MAP || reply->type == DMU_RE_FAIL)) {
+		on_late(s, reply);
+		return;
+	}
 	s->stats.refused++;
 	cowd_log(COWD_DEBUG, "the kernel refused reply %u for blocks %llu+%llu: %s",
 		 reply->type, (unsigned long long)reply->block,
@@ -1056,7 +1073,7 @@ static void settle(struct cowd_serve *s)
 				again(slot);
 		} else if (slot->step == SLOT_SENT) {
 			if (slot->event.type == DMU_EV_MAP &&
-			    !slot->covered && !slot->failed)
+			    !slot->covered && !slot->failed && !slot->late)
 				map_taken(slot);
 			slot_free(slot);
 		}

@@ -37,6 +37,7 @@ static struct {
 	/* Refuse replies of this type while it says so. */
 	uint32_t bad_type;
 	uint64_t more_than;	/* blocks; extents that are larger */
+	uint64_t bad_id;	/* only replies with it, unless 0 */
 	int error, times;
 	int64_t now;		/* ms */
 	uint64_t last_flush;	/* id */
@@ -61,7 +62,8 @@ ssize_t __wrap_read(int fd, void *buf, size_t len);
 static bool refuses(const struct dmu_reply *reply)
 {
 	return kernel.times && reply->type == kernel.bad_type &&
-	       reply->count > kernel.more_than;
+	       reply->count > kernel.more_than &&
+	       (!kernel.bad_id || reply->id == kernel.bad_id);
 }
 
 static void event(uint32_t type, uint32_t flags, uint64_t id, uint64_t block,
@@ -315,6 +317,20 @@ static void question_is_answered_once(void **state)
 	assert_int_equal(reply.count, NR_BLOCKS);
 	assert_int_equal(reply.bitmap_len, DMU_BITMAP_LEN(NR_BLOCKS));
 	assert_int_equal(reply.src_dev, 1);
+}
+
+/* An answer that comes too late for its own question covers no other one. */
+static void late_answer_covers_nothing(void **state)
+{
+	event(DMU_EV_MAP, DMU_EV_WRITE, 1, 10, 1);
+	event(DMU_EV_MAP, DMU_EV_WRITE, 2, 11, 1);
+	kernel.bad_type = DMU_RE_MAP;
+	kernel.bad_id = 1;
+	kernel.error = ENOENT;
+	kernel.times = 1;
+	work_out(*state);
+	assert_int_equal(replied(DMU_RE_MAP, 1, NULL), 0);
+	assert_int_equal(replied(DMU_RE_MAP, 2, NULL), 1);
 }
 
 static void one_answer_covers_the_batch(void **state)
@@ -811,6 +827,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		SERVE_TEST(question_is_answered_once),
+		SERVE_TEST(late_answer_covers_nothing),
 		SERVE_TEST(one_answer_covers_the_batch),
 		SERVE_TEST(pending_questions_are_covered_too),
 		SERVE_TEST(long_question_gets_several_answers),

@@ -133,22 +133,12 @@ static bool is_fatal(int err)
 	}
 }
 
-/*
- * The kernel takes questions out of its list by the first remembered mapping
- * that suffices, so that a later answer of the same batch finds none.
- */
-static bool is_news(const struct dmu_reply *reply, int err)
-{
-	return err != -ENOENT || (reply->type != DMU_RE_MAP &&
-				  reply->type != DMU_RE_FAIL);
-}
-
 /* Pass over the refused reply at @pos; returns where the next one starts. */
 static size_t skip_refused(struct dmu_channel *ch, size_t pos, int err)
 {
 	const struct dmu_reply *reply = (const void *)(ch->replies + pos);
 
-	if (ch->refused && is_news(reply, err))
+	if (ch->refused)
 		ch->refused(ch->data, reply, err);
 	return pos + sizeof(*reply) + reply->bitmap_len;
 }

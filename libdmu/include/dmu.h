@@ -213,8 +213,9 @@ struct dmu_place {
  * @reply and the bitmap behind it are valid during the call only, which must
  * not queue replies.  Questions whose answer was refused are still owed.
  *
- * Not told: -ENOENT for an answer to a MAP question.  Another answer that is
- * remembered had covered the question since it was read, so nothing is owed.
+ * -ENOENT for an answer to a MAP question: another answer that is remembered
+ * had covered the question since it was read, so that it is owed no more.  But
+ * this answer was not taken either: what else it was to cover is still owed.
  */
 typedef void dmu_refused_fn(void *data, const struct dmu_reply *reply,
 			    int error);
