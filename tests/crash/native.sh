@@ -7,6 +7,7 @@
 # a power cut, after which the image is checked.
 set -euo pipefail
 
+src=$(dirname "$(readlink -f "$0")")
 here=$(cd "${BUILD:-.}" && pwd)
 first=1 seeds=1 ops=120 between=3 formats=()
 while [ $# -gt 0 ]; do
@@ -25,7 +26,10 @@ dir=$(mktemp -d "${CRASH_DIR:-/var/tmp}/crash.XXXXXX")
 trap 'rm -rf "$dir"' EXIT
 COWD_PLUGIN_DIR=${COWD_PLUGIN_DIR:-$here/../../plugins}
 export COWD_PLUGIN_DIR
-cowimg=${COWIMG:-$here/../../tools/cowimg}
+BUILD=$here/../..
+# shellcheck source=tests/built.sh disable=SC1091
+. "$src/../built.sh"
+cowimg=${COWIMG:-$(built tools/cowimg)}
 # Every format that is written to and has metadata.
 [ ${#formats[@]} -gt 0 ] || formats=(dscow qcow qcow2 vhd vmdk)
 cd "$dir"

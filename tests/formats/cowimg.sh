@@ -7,7 +7,7 @@ need qemu-img
 need jq
 need python3
 need script
-COWIMG=$BUILD/tools/cowimg
+COWIMG=$(built tools/cowimg)
 
 # run STATUS ARG...: cowimg ends with STATUS; out and err are kept.
 run()

@@ -3,7 +3,7 @@
 # dscow: qemu-img does not know it, so the base it reads is what we compare with.
 . "${srcdir:-$(dirname "$0")}/lib.sh"
 need qemu-img
-DSCOW_TOOL=$BUILD/tools/dscow_tool
+DSCOW_TOOL=$(built tools/dscow_tool)
 
 # Whatever was written to the overlay, the base is as it was.
 overlay()

@@ -18,6 +18,8 @@ FORMATS_SRC=$(cd "$(dirname "$ME")" && pwd)
 BUILD=$PWD/../..
 [ -x "$BUILD/tests/formats/image-io" ] ||
 	BUILD=${DMU_BUILD_DIR:-$(cd "$FORMATS_SRC/../.." && pwd)/build}
+# shellcheck source=tests/built.sh disable=SC1091
+. "$FORMATS_SRC/../built.sh"
 IMAGE_IO=$BUILD/tests/formats/image-io
 COWD_PLUGIN_DIR=${COWD_PLUGIN_DIR:-$BUILD/plugins}
 export COWD_PLUGIN_DIR

@@ -4,7 +4,7 @@
 # sparse disk of 4 GiB. qemu-img reads what was made, where it knows it.
 . "${srcdir:-$(dirname "$0")}/lib.sh"
 need qemu-img
-COWIMG=$BUILD/tools/cowimg
+COWIMG=$(built tools/cowimg)
 
 # The formats of this tree whose images are files of their own.
 formats()

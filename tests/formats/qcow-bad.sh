@@ -5,7 +5,7 @@
 # check finds all that an open for writing refuses, and repairs none of it.
 . "${srcdir:-$(dirname "$0")}/lib.sh"
 need qemu-img
-COWIMG=$BUILD/tools/cowimg
+COWIMG=$(built tools/cowimg)
 
 qimg() { qemu-img "$@" >qimg.log 2>&1 || { cat qimg.log; return 1; }; }
 be64() { echo $((0x$(od -An -tx1 -j "$2" -N 8 "$1" | tr -d ' \n'))); }

@@ -4,9 +4,9 @@
 . "${srcdir:-$(dirname "$0")}/lib.sh"
 need qemu-img
 need_plugin qcow2
-CREATE=$BUILD/tools/qcow-create
-TO_QCOW=$BUILD/tools/img2qcow
-TO_RAW=$BUILD/tools/qcow2raw
+CREATE=$(built tools/qcow-create)
+TO_QCOW=$(built tools/img2qcow)
+TO_RAW=$(built tools/qcow2raw)
 
 # says TEXT COMMAND...: fails with one sentence, and leaves no new file.
 says()

@@ -5,7 +5,7 @@
 need qemu-img
 need qemu-io
 /usr/bin/python3 -c 'import pyqcow' || { echo "qcow.sh: SKIP: python3-libqcow is not installed"; exit 77; }
-COWIMG=$BUILD/tools/cowimg
+COWIMG=$(built tools/cowimg)
 
 qimg() { qemu-img "$@" >qimg.log 2>&1 || { cat qimg.log; return 1; }; }
 # No damage; clusters that nothing refers to may be there.

@@ -3,7 +3,7 @@
 # qcow2 against qemu-img: snapshots, chains, odd shapes, check and repair.
 . "${srcdir:-$(dirname "$0")}/lib.sh"
 need qemu-img
-COWIMG=$BUILD/tools/cowimg
+COWIMG=$(built tools/cowimg)
 
 qimg() { qemu-img "$@" >qimg.log 2>&1 || { cat qimg.log; return 1; }; }
 

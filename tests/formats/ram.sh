@@ -4,7 +4,7 @@
 # file as raw, which it is.
 . "${srcdir:-$(dirname "$0")}/lib.sh"
 need qemu-img
-COWIMG=$BUILD/tools/cowimg
+COWIMG=$(built tools/cowimg)
 case $(stat -f -c %T /dev/shm) in
 tmpfs) ;;
 *) echo "$ME: SKIP: /dev/shm is no tmpfs"; exit 77 ;;

@@ -6,7 +6,7 @@
 need qemu-img
 need python3
 /usr/bin/python3 -c 'import pyvhdi' || { echo "vhd.sh: SKIP: python3-libvhdi is not installed"; exit 77; }
-COWIMG=$BUILD/tools/cowimg
+COWIMG=$(built tools/cowimg)
 vhd() { python3 "$FORMATS_SRC/vhd.py" "$@"; }
 
 # What qemu makes of each image is the size that its footer tells.

@@ -5,7 +5,7 @@
 need qemu-img
 need qemu-io
 need python3
-COWIMG=$BUILD/tools/cowimg
+COWIMG=$(built tools/cowimg)
 MAKE="python3 $FORMATS_SRC/vmdk-make.py"
 ALL="monolithicSparse monolithicFlat twoGbMaxExtentSparse twoGbMaxExtentFlat streamOptimized"
 WRITABLE="monolithicSparse monolithicFlat twoGbMaxExtentSparse twoGbMaxExtentFlat"

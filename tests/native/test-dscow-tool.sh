@@ -4,7 +4,10 @@
 set -u
 
 top=$PWD/../..
-tool=${DSCOW_TOOL:-$top/tools/dscow_tool}
+BUILD=$top
+# shellcheck source=tests/built.sh disable=SC1091
+. "$(dirname "$(readlink -f "$0")")/../built.sh"
+tool=${DSCOW_TOOL:-$(built tools/dscow_tool)}
 COWD_PLUGIN_DIR=${COWD_PLUGIN_DIR:-$top/plugins}
 export COWD_PLUGIN_DIR
 dir=$(mktemp -d)
