@@ -19,6 +19,10 @@
  *	is always room to read it; all others become free by libcow alone.
  *  S5  A discard is answered after a commit of what it did, by a FLUSH that was
  *	read when libcow was done with it: what was answered outlives cowd.
+ *  S6  From a COPIED until libcow is done with it no mapping is given out that
+ *	overlaps it, as libcow does not know yet where these blocks live; and none at
+ *	all while one of the replay's is under way, as libcow does not know either
+ *	which places are taken.
  */
 #include <endian.h>
 #include <errno.h>
@@ -38,6 +42,7 @@
 #define MAX_WAITING	64
 #define MAX_DEFERRED	4096
 #define NR_RECENT	32
+#define FORGET_ALL_ID	(NR_SLOTS + 1)	/* no slot's: nothing waits for the end of it */
 #define MAX_TRIES	64	/* halving the largest extent takes 25 */
 #define TRY_WIDER	64	/* answers taken, until one of twice the width is tried */
 #define ROOM_MS		20	/* until one looks again whether there is room */
@@ -66,6 +71,8 @@ struct slot {
 	bool learns;		/* MAP: span is news if it is taken */
 	bool failed;		/* MAP: answered by an error */
 	bool late;		/* MAP: an answer came when the question was owed no more */
+	bool replayed;		/* COPIED: S6 */
+	uint64_t stale_first, stale_end;	/* MAP: what changed since it was submitted */
 	int refused;		/* error of a refused reply, or 0 */
 	unsigned int tries;	/* MAP: answers refused so far */
 	uint64_t flush;		/* COMMITTING: id of the FLUSH, 0 none came yet */
@@ -84,7 +91,12 @@ struct cowd_serve {
 	struct dmu_channel *channel;
 	uint64_t nr_blocks;
 	uint32_t block_size;	/* bytes */
-	unsigned int nr_free, nr_waiting, nr_discards;
+	unsigned int nr_free, nr_waiting;
+	unsigned int nr_changes;	/* slots of S3 and S6 */
+	unsigned int nr_replayed;	/* of them, those of the replay */
+	bool replay_ended;
+	bool metadata_owed;	/* the kernel did not hear of an answer that changed metadata */
+	bool forget_all;	/* is to be said again */
 	bool stopped;
 	bool replies_queued, refused_any, retry_deferred, again_any;
 	int fatal;
@@ -129,11 +141,12 @@ static struct dmu_extent event_extent(const struct dmu_event *event)
 	return (struct dmu_extent){ event->block, event->count };
 }
 
-/* One that libcow is not done with. */
-static bool is_discard(const struct slot *slot)
+/* S3, S6: it changes where blocks live, and libcow is not done with it. */
+static bool is_change(const struct slot *slot)
 {
 	return slot->step != SLOT_FREE && slot->step != SLOT_COMMITTING &&
-	       (slot->event.type == DMU_EV_DISCARD ||
+	       (slot->event.type == DMU_EV_COPIED ||
+		slot->event.type == DMU_EV_DISCARD ||
 		slot->event.type == DMU_EV_WRITE_ZEROES);
 }
 
@@ -159,6 +172,7 @@ static struct slot *slot_take(struct cowd_serve *s, const struct dmu_event *even
 	s->slots[i].learns = false;
 	s->slots[i].failed = false;
 	s->slots[i].late = false;
+	s->slots[i].replayed = false;
 	s->slots[i].refused = 0;
 	s->slots[i].tries = 0;
 	s->slots[i].flush = 0;
@@ -231,29 +245,50 @@ static void defer(struct cowd_serve *s, const struct dmu_event *event)
 
 /* ---- MAP ---------------------------------------------------------------- */
 
-/* A discard in progress that overlaps @ext (S3), or NULL. */
-static struct slot *discard_over(struct cowd_serve *s, struct dmu_extent ext)
+/* Does a change in progress overlap @ext? */
+static bool changes_over(const struct cowd_serve *s, struct dmu_extent ext)
 {
 	unsigned int i;
 
-	if (!s->nr_discards)
-		return NULL;
-	for (i = 0; i < NR_SLOTS; i++)
-		if (is_discard(&s->slots[i]) &&
+	for (i = 0; s->nr_changes && i < NR_SLOTS; i++)
+		if (is_change(&s->slots[i]) &&
 		    overlaps(event_extent(&s->slots[i].event), ext))
-			return &s->slots[i];
-	return NULL;
+			return true;
+	return false;
 }
 
-/* Narrow [*first, *end), which holds @block, to what no discard touches. */
-static void avoid_discards(struct cowd_serve *s, uint64_t block,
+/* A change of @ext begins: what libcow looked up there before is not to be given out. */
+static void begin_change(struct cowd_serve *s, struct dmu_extent ext)
+{
+	struct slot *slot;
+	unsigned int i;
+
+	s->nr_changes++;
+	for (i = 0; i < NR_SLOTS; i++) {
+		slot = &s->slots[i];
+		if (slot->step != SLOT_AT_LIBCOW || slot->event.type != DMU_EV_MAP)
+			continue;
+		slot->stale_first = num_min(slot->stale_first, ext.block);
+		slot->stale_end = num_max(slot->stale_end, extent_end(ext));
+	}
+}
+
+/* What waited for its end is looked at again. */
+static void end_change(struct cowd_serve *s)
+{
+	s->nr_changes--;
+	s->retry_deferred = true;
+}
+
+/* Narrow [*first, *end), which holds @block, to what no change touches. */
+static void avoid_changes(struct cowd_serve *s, uint64_t block,
 			   uint64_t *first, uint64_t *end)
 {
 	struct dmu_extent ext;
 	unsigned int i;
 
-	for (i = 0; s->nr_discards && i < NR_SLOTS; i++) {
-		if (!is_discard(&s->slots[i]))
+	for (i = 0; s->nr_changes && i < NR_SLOTS; i++) {
+		if (!is_change(&s->slots[i]))
 			continue;
 		ext = event_extent(&s->slots[i].event);
 		if (extent_end(ext) <= block)
@@ -330,7 +365,7 @@ static void set_limits(struct slot *slot)
 	}
 	if (slot->forward)
 		first = slot->next;
-	avoid_discards(s, slot->next, &first, &end);
+	avoid_changes(s, slot->next, &first, &end);
 	slot->req.first = slot->next;
 	slot->req.count = num_min(rest_of(slot).count, end - slot->next);
 	slot->req.limit_first = first;
@@ -354,22 +389,23 @@ static void try_wider(struct slot *slot)
 static void map_submit(struct slot *slot)
 {
 	struct cowd_serve *s = slot->serve;
-	struct dmu_event rest = slot->event;
 
 	if (slot->covered || is_covered(s, rest_of(slot), is_write(slot))) {
 		slot->covered = true;
 		finish_covered(slot);
 		return;
 	}
-	if (discard_over(s, (struct dmu_extent){ slot->next, 1 })) {
-		rest.block = slot->next;
-		rest.count = rest_of(slot).count;
+	/* All of it: what was answered, and is taken, is ENOENT then, no harm. */
+	if (s->nr_replayed ||
+	    changes_over(s, (struct dmu_extent){ slot->next, 1 })) {
 		slot_free(slot);
-		defer(s, &rest);
+		defer(s, &slot->event);
 		return;
 	}
 	try_wider(slot);
 	set_limits(slot);
+	slot->stale_first = UINT64_MAX;
+	slot->stale_end = 0;
 	submit(slot, COW_OP_MAP, query_flags(&slot->event));
 }
 
@@ -471,13 +507,20 @@ static void map_fail(struct slot *slot, int status)
 	slot->step = SLOT_SENT;
 }
 
-/* Is the answer one that may be given now?  S3 may have changed meanwhile. */
-static bool is_stale(struct slot *slot)
+/* S3, S6: was the answer looked up before a change of what it is about? */
+static bool is_stale(const struct slot *slot)
 {
 	const struct cow_answer *answer = &slot->req.answer;
-	struct dmu_extent ext = { answer->first, answer->count };
 
-	return discard_over(slot->serve, ext);
+	return answer->first < slot->stale_end &&
+	       slot->stale_first < answer->first + answer->count;
+}
+
+/* The answer is not given: what it changed is to be committed all the same. */
+static void drop_answer(struct slot *slot, int status)
+{
+	if (!status && slot->req.answer.flags & COW_MAPPING_DIRTY)
+		slot->serve->metadata_owed = true;
 }
 
 static void arm_commit(struct cowd_serve *s)
@@ -493,14 +536,17 @@ static void map_done(struct slot *slot, int status)
 	bool for_write;
 
 	if (slot->covered) {
+		drop_answer(slot, status);
 		finish_covered(slot);
 		return;
 	}
 	if (slot->refused) {
+		drop_answer(slot, status);
 		map_refused(slot);
 		return;
 	}
 	if (!status && is_stale(slot)) {
+		drop_answer(slot, status);
 		again(slot);
 		return;
 	}
@@ -542,9 +588,19 @@ static void retry_behind_copied(struct cowd_serve *s)
 {
 	unsigned int i;
 
-	for (i = 0; s->nr_discards && i < NR_SLOTS; i++)
+	for (i = 0; s->nr_changes && i < NR_SLOTS; i++)
 		if (s->slots[i].step == SLOT_BEHIND_COPIED)
 			again(&s->slots[i]);
+}
+
+static void copied_done(struct slot *slot)
+{
+	struct cowd_serve *s = slot->serve;
+
+	s->nr_replayed -= slot->replayed;
+	end_change(s);
+	slot_free(slot);
+	retry_behind_copied(s);
 }
 
 static void discard_answer(struct slot *slot, int status)
@@ -634,7 +690,8 @@ static void discard_submit(struct slot *slot)
 {
 	const struct dmu_event *event = &slot->event;
 
-	if (copied_over(slot->serve, event_extent(event))) {
+	if (slot->serve->nr_replayed ||
+	    copied_over(slot->serve, event_extent(event))) {
 		slot->step = SLOT_BEHIND_COPIED;
 		return;
 	}
@@ -648,8 +705,7 @@ static void discard_done(struct slot *slot, int status)
 {
 	struct cowd_serve *s = slot->serve;
 
-	s->nr_discards--;
-	s->retry_deferred = true;
+	end_change(s);
 	/*
 	 * Also for what was done of one that failed, as the kernel forgot the rest;
 	 * and after LOST: a person may have said to go on.
@@ -665,7 +721,7 @@ static void discard_done(struct slot *slot, int status)
 /* The kernel refused its INVALIDATE: no memory, or it is owed no more. */
 static void discard_refused(struct slot *slot, int status)
 {
-	slot->serve->nr_discards--;
+	end_change(slot->serve);
 	discard_answer(slot, status);
 }
 
@@ -700,8 +756,7 @@ static void slot_done(struct cow_request *req, int status)
 		map_done(slot, status);
 		break;
 	case DMU_EV_COPIED:
-		slot_free(slot);
-		retry_behind_copied(slot->serve);
+		copied_done(slot);
 		break;
 	case DMU_EV_FLUSH:
 		commit_done(slot, status);
@@ -744,8 +799,18 @@ static void start_discard(struct cowd_serve *s, const struct dmu_event *event)
 		return;
 	}
 	slot = slot_take(s, event);
-	s->nr_discards++;
+	begin_change(s, event_extent(event));
 	invalidate(slot, event_extent(event), DMU_RE_FORGET);
+}
+
+static void start_copied(struct cowd_serve *s, const struct dmu_event *event)
+{
+	struct slot *slot = slot_take(s, event);
+
+	slot->replayed = !s->replay_ended;
+	s->nr_replayed += slot->replayed;
+	begin_change(s, event_extent(event));
+	slot_submit(slot);
 }
 
 static void start(struct cowd_serve *s, const struct dmu_event *event)
@@ -755,8 +820,10 @@ static void start(struct cowd_serve *s, const struct dmu_event *event)
 	case DMU_EV_WRITE_ZEROES:
 		start_discard(s, event);
 		break;
-	case DMU_EV_MAP:
 	case DMU_EV_COPIED:
+		start_copied(s, event);
+		break;
+	case DMU_EV_MAP:
 	case DMU_EV_FLUSH:
 		slot_submit(slot_take(s, event));
 		break;
@@ -768,6 +835,7 @@ static void start(struct cowd_serve *s, const struct dmu_event *event)
 		lost(s);
 		break;
 	case DMU_EV_REPLAY_END:
+		s->replay_ended = true;
 		settled(s);
 		break;
 	default:
@@ -784,12 +852,18 @@ static void count_event(struct cowd_serve *s, const struct dmu_event *event)
 	s->stats.write_zeroes += event->type == DMU_EV_WRITE_ZEROES;
 }
 
+/* S6: no question can begin, and what is waited for is no event. */
+static bool waits_for_the_replay(const struct cowd_serve *s)
+{
+	return s->replay_ended && s->nr_replayed;
+}
+
 static int read_events(struct cowd_serve *s)
 {
 	const struct dmu_event *events;
 	int i, n;
 
-	if (s->nr_free < BATCH)
+	if (s->nr_free < BATCH || waits_for_the_replay(s))
 		return 0;
 	n = dmu_read_events(s->channel, &events);
 	if (n < 0)
@@ -858,7 +932,6 @@ static void on_late(struct cowd_serve *s, const struct dmu_reply *reply)
 {
 	struct slot *slot = slot_by_reply(s, reply);
 
-	s->refused_any = true;
 	if (slot)
 		slot->late = true;
 }
@@ -869,6 +942,13 @@ static void on_refused(void *data, const struct dmu_reply *reply, int error)
 	struct cowd_serve *s = data;
 	struct slot *slot;
 
+	if (reply->type == DMU_RE_MAP) {
+		s->refused_any = true;
+		if (reply->flags & DMU_RE_METADATA)
+			s->metadata_owed = true;
+	}
+	if (reply->type == DMU_RE_INVALIDATE && reply->id == FORGET_ALL_ID)
+		s->forget_all = true;
 	if (error == -ENOENT &&
 	    (reply->type == DMU_RE_MAP || reply->type == DMU_RE_FAIL)) {
 		on_late(s, reply);
@@ -889,7 +969,6 @@ static void on_refused(void *data, const struct dmu_reply *reply, int error)
 					  reply->count;
 	if (error == -EBUSY)
 		s->unsettled = true;
-	s->refused_any = true;
 }
 
 /* The largest power of two that is less than @n, or 0. */
@@ -974,6 +1053,7 @@ static void map_refused(struct slot *slot)
 	int err = slot->refused;
 
 	slot->refused = 0;
+	slot->covered = false;	/* if so, then only what was left to be answered */
 	slot->next = slot->event.block;	/* what was taken is ENOENT, no harm */
 	rest = rest_of(slot);
 	if (++slot->tries > MAX_TRIES) {
@@ -1026,6 +1106,7 @@ static void slot_refused(struct slot *slot)
 		slot->refused = 0;
 		if (slot->event.type == DMU_EV_MAP) {
 			s->nr_waiting--;
+			s->retry_deferred = true;
 			map_fail(slot, -ENOMEM);
 		} else {
 			discard_refused(slot, -ENOMEM);
@@ -1078,6 +1159,12 @@ static void settle(struct cowd_serve *s)
 			slot_free(slot);
 		}
 	}
+	if (s->metadata_owed)
+		check_fatal(s, dmu_request_commit(s->channel, DMU_RE_METADATA));
+	s->metadata_owed = false;
+	if (s->forget_all)
+		check_fatal(s, cowd_serve_forget_all(s));
+	s->forget_all = false;
 }
 
 /* Write replies until there is nothing more to say now. */
@@ -1169,7 +1256,7 @@ bool cowd_serve_may_commit(struct cowd_serve *s)
 bool cowd_serve_wants_events(const struct cowd_serve *s)
 {
 	/* Without room a batch at a time, lest too many are put off. */
-	return s->nr_free >= BATCH &&
+	return s->nr_free >= BATCH && !waits_for_the_replay(s) &&
 	       (!s->room_at || s->nr_deferred < MAX_DEFERRED / 2);
 }
 
@@ -1242,8 +1329,7 @@ int cowd_serve_forget_all(struct cowd_serve *s)
 {
 	struct dmu_extent all = { 0, s->nr_blocks };
 
-	/* An id that is no slot's: nothing waits for the end. */
-	return dmu_invalidate(s->channel, NR_SLOTS + 1, all, 0);
+	return dmu_invalidate(s->channel, FORGET_ALL_ID, all, 0);
 }
 
 void cowd_serve_free(struct cowd_serve *s)

@@ -153,6 +153,8 @@ static unsigned int replied(uint32_t type, uint64_t id, struct dmu_reply *last)
 static struct {
 	bool at_once;		/* answer MAP within cow_submit() */
 	uint64_t widest;	/* blocks of an answer, 0: as the limits say */
+	unsigned int narrow;	/* so many answers are that wide, 0: all */
+	uint32_t flags;		/* of answers */
 	int map_status, commit_status, discard_status;
 	bool held, sync_fails;
 	struct cow_request *requests[MAX_REQUESTS];	/* not done yet */
@@ -176,8 +178,10 @@ static void answer_map(struct cow_request *req)
 		.kind = COW_KIND_COW,	.first = first,
 		.count = end - first,	.offset = first * 4096,
 		.src_file = 1,		.src_offset = first * 4096,
-		.copied = bits,
+		.copied = bits,		.flags = cow.flags,
 	};
+	if (cow.narrow && !--cow.narrow)
+		cow.widest = 0;
 	req->done(req, cow.map_status);
 }
 
@@ -331,6 +335,104 @@ static void late_answer_covers_nothing(void **state)
 	work_out(*state);
 	assert_int_equal(replied(DMU_RE_MAP, 1, NULL), 0);
 	assert_int_equal(replied(DMU_RE_MAP, 2, NULL), 1);
+}
+
+/* The rest of a question is covered, the answer to its beginning refused: all is asked again. */
+static void refused_beginning_is_not_covered(void **state)
+{
+	struct dmu_reply reply;
+
+	cow.widest = 1;
+	cow.narrow = 1;
+	event(DMU_EV_MAP, DMU_EV_WRITE, 1, 10, 2);
+	event(DMU_EV_MAP, DMU_EV_WRITE, 2, 12, 1);
+	kernel.bad_type = DMU_RE_MAP;
+	kernel.bad_id = 1;
+	kernel.error = EEXIST;
+	kernel.times = 1;
+	work_out(*state);
+	assert_int_equal(replied(DMU_RE_MAP, 1, &reply), 1);
+	assert_true(reply.block <= 10);
+}
+
+/* The kernel hears that metadata changed, if not by the answer that did it. */
+static void late_answer_with_metadata_asks_for_a_commit(void **state)
+{
+	struct dmu_reply reply;
+
+	cow.flags = COW_MAPPING_DIRTY;
+	event(DMU_EV_MAP, DMU_EV_WRITE, 1, 10, 1);
+	kernel.bad_type = DMU_RE_MAP;
+	kernel.error = ENOENT;
+	kernel.times = 1;
+	work(*state);
+	assert_int_equal(replied(DMU_RE_MAP, 1, NULL), 0);
+	assert_int_equal(replied(DMU_RE_COMMIT, 0, &reply), 1);
+	assert_int_equal(reply.flags, DMU_RE_METADATA);
+}
+
+/* An old mapping that stays would lead to a place that holds something else. */
+static void forgetting_all_is_said_until_it_is_heard(void **state)
+{
+	kernel.bad_type = DMU_RE_INVALIDATE;
+	kernel.error = ENOMEM;
+	kernel.times = 2;
+	assert_int_equal(cowd_serve_forget_all(*state), 0);
+	work_out(*state);
+	assert_int_equal(kernel.nr_replies, 1);
+	assert_int_equal(kernel.replies[0].count, NR_BLOCKS);
+}
+
+/* S6 */
+static void question_waits_for_the_replay(void **state)
+{
+	may_complete = false;
+	event(DMU_EV_COPIED, 0, 0, 120, 1);
+	event(DMU_EV_REPLAY_END, 0, 0, 0, 0);
+	event(DMU_EV_MAP, DMU_EV_WRITE, 4, 10, 1);
+	work(*state);
+	work(*state);
+	assert_int_equal(cow.nr_maps, 0);
+	assert_false(cowd_serve_wants_events(*state));
+	may_complete = true;
+	work_out(*state);
+	assert_int_equal(replied(DMU_RE_MAP, 4, NULL), 1);
+}
+
+static void answer_avoids_what_was_copied(void **state)
+{
+	struct dmu_reply reply;
+
+	event(DMU_EV_REPLAY_END, 0, 0, 0, 0);
+	work(*state);
+	may_complete = false;
+	event(DMU_EV_COPIED, 0, 0, 120, 1);
+	event(DMU_EV_MAP, 0, 4, 120, 1);
+	event(DMU_EV_MAP, 0, 5, 10, 1);
+	work(*state);
+	assert_int_equal(replied(DMU_RE_MAP, 4, NULL), 0);
+	assert_int_equal(replied(DMU_RE_MAP, 5, &reply), 1);
+	assert_int_equal(reply.block + reply.count, 120);
+	may_complete = true;
+	work_out(*state);
+	assert_int_equal(replied(DMU_RE_MAP, 4, NULL), 1);
+}
+
+/* Also when the change is through before the answer is there. */
+static void answer_from_before_a_copy_is_not_given(void **state)
+{
+	event(DMU_EV_REPLAY_END, 0, 0, 0, 0);
+	work(*state);
+	cow.at_once = false;
+	may_complete = false;
+	event(DMU_EV_MAP, 0, 4, 10, 1);
+	work(*state);
+	event(DMU_EV_COPIED, 0, 0, 120, 1);
+	work(*state);
+	may_complete = true;
+	work_out(*state);
+	assert_int_equal(cow.nr_maps, 2);
+	assert_int_equal(replied(DMU_RE_MAP, 4, NULL), 1);
 }
 
 static void one_answer_covers_the_batch(void **state)
@@ -650,6 +752,28 @@ static void discard_comes_after_invalidated(void **state)
 	assert_int_equal(replied(DMU_RE_MAP, 4, NULL), 1);
 }
 
+/* What was answered before the discard was met is refused: that is asked again, too. */
+static void question_across_a_discard_is_whole(void **state)
+{
+	struct dmu_reply reply;
+
+	cow.widest = 5;
+	event(DMU_EV_DISCARD, 0, 3, 15, 5);
+	work(*state);
+	event(DMU_EV_MAP, 0, 4, 10, 10);
+	kernel.bad_type = DMU_RE_MAP;
+	kernel.bad_id = 4;
+	kernel.error = E2BIG;
+	kernel.times = 1;
+	work(*state);
+	event(DMU_EV_INVALIDATED, 0, kernel.replies[0].id, 15, 5);
+	kernel.bad_id = 0;
+	work_out(*state);
+	assert_true(replied(DMU_RE_MAP, 4, &reply) >= 2);
+	assert_int_equal(kernel.replies[1].type, DMU_RE_MAP);
+	assert_int_equal(kernel.replies[1].block, 10);
+}
+
 static void answer_on_its_way_gives_in_to_a_discard(void **state)
 {
 	struct dmu_reply reply;
@@ -828,6 +952,13 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		SERVE_TEST(question_is_answered_once),
 		SERVE_TEST(late_answer_covers_nothing),
+		SERVE_TEST(refused_beginning_is_not_covered),
+		SERVE_TEST(late_answer_with_metadata_asks_for_a_commit),
+		SERVE_TEST(forgetting_all_is_said_until_it_is_heard),
+		SERVE_TEST(question_waits_for_the_replay),
+		SERVE_TEST(answer_avoids_what_was_copied),
+		SERVE_TEST(answer_from_before_a_copy_is_not_given),
+		SERVE_TEST(question_across_a_discard_is_whole),
 		SERVE_TEST(one_answer_covers_the_batch),
 		SERVE_TEST(pending_questions_are_covered_too),
 		SERVE_TEST(long_question_gets_several_answers),
