@@ -295,6 +295,13 @@ void cow_commit_tidy(struct cow_chain *chain);
 
 /* --- Scratch (scratch.c) ----------------------------------------------- */
 
+/* What a request waits for that another one has: it holds no pins meanwhile. */
+enum cow_behind {
+	COW_BEHIND_NONE,
+	COW_BEHIND_SCRATCH,
+	COW_BEHIND_WORK,
+};
+
 struct cow_scratch {
 	struct cow_file *file;		/* NULL when the chain needs none */
 	struct cow_request *owner;	/* whose block is being made */
@@ -317,7 +324,7 @@ int cow_scratch_init(struct cow_chain *chain, int fd);
 void cow_scratch_free(struct cow_chain *chain);
 /* Make block first of req stand in the scratch file: 0, -EAGAIN, error. */
 int cow_scratch_make(struct cow_chain *chain, struct cow_request *req);
-/* req is gone: let the next one have the buffer. */
+/* req is gone: the next one has the buffer. */
 void cow_scratch_release(struct cow_chain *chain, struct cow_request *req);
 
 /* --- Work of plugins (work.c) ------------------------------------------ */

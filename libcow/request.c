@@ -194,38 +194,72 @@ static bool is_oldest(const struct cow_chain *chain,
 	return r == req;
 }
 
-static void run_one(struct cow_chain *chain, struct cow_request *req)
+/* Another one still has what it waits for. */
+static bool is_behind(const struct cow_chain *chain,
+		      const struct cow_request *req)
+{
+	const struct cow_request *owner = NULL;
+
+	if (req->priv.behind == COW_BEHIND_SCRATCH)
+		owner = chain->scratch.owner;
+	else if (req->priv.behind == COW_BEHIND_WORK)
+		owner = chain->work.owner;
+	return owner && owner != req;
+}
+
+/* Waits for room in the cache, or has just made some. */
+struct run_result {
+	bool starved, gave_up;
+};
+
+static void run_one(struct cow_chain *chain, struct cow_request *req,
+		    struct run_result *res)
 {
 	int ret;
 
+	if (is_behind(chain, req))
+		return;
 	chain->current = req;
 	req->priv.starved = false;
+	req->priv.behind = COW_BEHIND_NONE;
 	ret = req->op == COW_OP_MAP ? run_map(chain, req) :
 				      run_change(chain, req);
 	chain->current = NULL;
-	if (ret != -EAGAIN)
+	if (ret != -EAGAIN) {
 		cow_request_finish(chain, req, ret > 0 ? -EIO : ret);
-	else if (req->priv.starved && !is_oldest(chain, req))
-		cow_cache_unpin(chain, req);
+		return;
+	}
+	res->starved |= req->priv.starved;
+	if (!req->priv.behind &&
+	    (!req->priv.starved || is_oldest(chain, req)))
+		return;
+	res->gave_up |= req->priv.nr_pins;
+	cow_cache_unpin(chain, req);
 }
 
-static void run_ring(struct cow_chain *chain)
+/* True: one may find room now that did not when it was its turn. */
+static bool run_ring(struct cow_chain *chain)
 {
+	struct run_result res = { false, false };
 	struct cow_request *req, *next;
 
 	for (req = chain->active.priv.next; req != &chain->active;
 	     req = next) {
 		next = req->priv.next;
 		if (req->op != COW_OP_COMMIT)
-			run_one(chain, req);
+			run_one(chain, req, &res);
 	}
+	return res.starved && res.gave_up;
 }
 
-/* Until all wait for an I/O. */
+/*
+ * Until all wait for an I/O.  Where room was made, one more turn is enough: who still
+ * finds none waits for those whose tables are being read, or are in a commit.
+ */
 static void run_all(struct cow_chain *chain)
 {
+	bool more, room, had_room = false;
 	uint64_t done;
-	bool more;
 
 	chain->running = true;
 	do {
@@ -234,12 +268,13 @@ static void run_all(struct cow_chain *chain)
 		while (cow_commit_run(chain))
 			more = true;
 		done = chain->nr_done;
-		run_ring(chain);
+		room = run_ring(chain);
 		cow_cache_forget_failed(&chain->cache);
-		if (done != chain->nr_done ||
+		if (done != chain->nr_done || (room && !had_room) ||
 		    (chain->commit.wanted &&
 		     chain->commit.stage == COW_COMMIT_IDLE))
 			more = true;
+		had_room = room;
 	} while (more || chain->kicked);
 	chain->running = false;
 }
@@ -317,6 +352,7 @@ void cow_submit(struct cow_chain *chain, struct cow_request *req)
 {
 	int ret = check_request(chain, req);
 	bool is_map = req->op == COW_OP_MAP;
+	struct run_result res = { false, false };
 
 	memset(&req->answer, 0, sizeof(req->answer));
 	append(chain, req);
@@ -330,7 +366,7 @@ void cow_submit(struct cow_chain *chain, struct cow_request *req)
 	}
 	chain->running = true;
 	if (req->op != COW_OP_COMMIT)
-		run_one(chain, req);
+		run_one(chain, req, &res);
 	chain->running = false;
 	/* Others may go on after a change or a COMMIT, not after a mere hit. */
 	if (!is_map || chain->kicked || chain->commit.wanted)

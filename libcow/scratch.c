@@ -236,6 +236,8 @@ int cow_scratch_make(struct cow_chain *c, struct cow_request *req)
 			(unsigned long long)req->first);
 	if (!s->owner)
 		take(c, req);
+	if (s->owner != req)
+		req->priv.behind = COW_BEHIND_SCRATCH;
 	if (s->owner != req || s->busy)
 		return -EAGAIN;
 	if (s->status)
@@ -253,8 +255,18 @@ int cow_scratch_make(struct cow_chain *c, struct cow_request *req)
 	return -EAGAIN;
 }
 
+/* The oldest that waits is next, or all would read their tables again for it. */
 void cow_scratch_release(struct cow_chain *c, struct cow_request *req)
 {
-	if (c->scratch.owner == req)
-		c->scratch.owner = NULL;
+	struct cow_request *r;
+
+	if (c->scratch.owner != req)
+		return;
+	c->scratch.owner = NULL;
+	for (r = c->active.priv.next; r != &c->active; r = r->priv.next) {
+		if (r->priv.behind == COW_BEHIND_SCRATCH) {
+			take(c, r);
+			return;
+		}
+	}
 }

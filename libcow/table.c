@@ -20,7 +20,9 @@
  *     than -EAGAIN: what was read for it is there when it is called again.
  *
  * No room: the oldest request keeps its pins, all others give theirs up and
- * wait.  So the oldest finds room in the end (nr_slots is at least what one
+ * wait.  Who waits behind another one (for the buffer of scratch.c, or the thread of
+ * work.c) gives them up, too, be it the oldest: the other one may need the room.
+ * So the oldest finds room in the end (nr_slots is at least what one
  * call may get), and each request is the oldest one day.  If it is dirty
  * tables that fill the cache, a commit is begun for the room.  Its ->commit()
  * may need tables itself, which no other commit could make room for: so some

@@ -36,6 +36,8 @@ int cow_work(struct cow_image *img, int (*work)(const void *arg),
 
 	if (!chain->current || len > sizeof(w->arg))
 		return -EINVAL;
+	if (w->owner && w->owner != chain->current)
+		chain->current->priv.behind = COW_BEHIND_WORK;
 	if (w->busy || (w->owner && w->owner != chain->current))
 		return -EAGAIN;
 	if (w->owner) {

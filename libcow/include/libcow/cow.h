@@ -262,6 +262,7 @@ struct cow_request {
 		uint64_t progress;
 		uint16_t state;
 		bool waiting, starved;
+		uint8_t behind;		/* enum cow_behind */
 		uint16_t nr_pins;
 		uint16_t pins[COW_REQUEST_PINS];
 	} priv;
