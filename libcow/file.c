@@ -352,6 +352,7 @@ int cow_file_extend(struct cow_image *img, uint32_t file, uint64_t size)
 {
 	struct cow_file *f = image_file(img, file);
 	struct cow_chain *c = img->chain;
+	int ret;
 
 	if (!f || !f->writable)
 		return -EINVAL;
@@ -366,9 +367,12 @@ int cow_file_extend(struct cow_image *img, uint32_t file, uint64_t size)
 		return cow_error(img, -errno,
 			"%s cannot be extended to %llu bytes: %s", f->path,
 			(unsigned long long)size, strerror(errno));
+	if (c && !img->opening && c->file_resized) {
+		ret = c->file_resized(c->ctx, f->index, size);
+		if (ret)
+			return ret;	/* tried again with the next one */
+	}
 	f->size = size;
-	if (c && !img->opening && c->file_resized)
-		return c->file_resized(c->ctx, f->index, size);
 	return 0;
 }
 

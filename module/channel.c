@@ -62,8 +62,8 @@ static void dmu_detach(struct dmu_disk *d)
 	spin_lock_irq(&d->lock);
 	d->channel = NULL;
 	d->replaying = false;
-	dmu_unread(d, 0);
 	dmu_round_detach(d);
+	dmu_unread(d, 0);
 	if (d->mode == DMU_MODE_DRAIN)
 		d->mode = DMU_MODE_FAIL;
 	d->expired = false;

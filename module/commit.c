@@ -131,21 +131,24 @@ static bool dmu_must_tell_lost(struct dmu_disk *d)
 	return d->lost && !d->lost_told;
 }
 
-/* Is there something that a round can get on with now? */
+/*
+ * Is there something that a round can get on with now?  A commit that is wanted and
+ * has nobody to make it waits for who attaches; flushes end without.
+ */
 static bool dmu_round_due(struct dmu_disk *d)
 {
-	bool flush = !bio_list_empty(&d->flushes) || d->commit_wanted;
+	bool tell = dmu_round_may_tell(d, d->replay_wanted);
 
 	lockdep_assert_held(&d->lock);
 	if (d->round.phase != DMU_ROUND_IDLE)
 		return false;
-	if (dmu_round_may_tell(d, d->replay_wanted) &&
-	    (d->replay_wanted || !list_empty(&d->invals) ||
-	     dmu_must_tell_lost(d)))
+	if (tell && (d->replay_wanted || !list_empty(&d->invals) ||
+		     dmu_must_tell_lost(d)))
 		return true;
-	return flush && (!dmu_must_commit(d) || dmu_must_fail(d) || d->lost ||
-			 d->mode == DMU_MODE_REQUEUE ||
-			 dmu_round_may_tell(d, d->replay_wanted));
+	if (tell || d->lost || !dmu_must_commit(d))
+		return d->commit_wanted || !bio_list_empty(&d->flushes);
+	return (dmu_must_fail(d) || d->mode == DMU_MODE_REQUEUE) &&
+	       !bio_list_empty(&d->flushes);
 }
 
 /* The round takes all that waits. */
@@ -301,6 +304,7 @@ static void dmu_free_invals(struct list_head *invals)
 void dmu_round_detach(struct dmu_disk *d)
 {
 	struct dmu_round *r = &d->round;
+	struct dmu_inval *inval, *next;
 
 	lockdep_assert_held(&d->lock);
 	r->replay = false;
@@ -310,6 +314,9 @@ void dmu_round_detach(struct dmu_disk *d)
 		dmu_round_abort(d);
 	dmu_free_invals(&r->invals);
 	dmu_free_invals(&d->invals);
+	/* Those whose grace period is not over: who attaches next hears of no end. */
+	list_for_each_entry_safe(inval, next, &d->pending_invals, pending)
+		dmu_inval_end(inval);
 }
 
 static void dmu_event_init(struct dmu_event *ev, u32 type, u64 id)

@@ -472,6 +472,7 @@ bool dmu_is_attached(struct dmu_disk *d);
 int dmu_reply(struct dmu_disk *d, const struct dmu_reply *r,
 	      const char __user *bitmap);
 void dmu_inval_done(struct rcu_head *rcu);
+void dmu_inval_end(struct dmu_inval *inval);
 void dmu_inval_free(struct dmu_inval *inval);
 bool dmu_inval_pending(struct dmu_disk *d, u64 first, u64 last);
 

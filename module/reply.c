@@ -518,19 +518,24 @@ static void dmu_inval_begin(struct dmu_disk *d, struct dmu_inval *inval)
 }
 
 /* It was told, or nobody is there to be told: what it stalled may be asked. */
-void dmu_inval_free(struct dmu_inval *inval)
+void dmu_inval_end(struct dmu_inval *inval)
 {
 	struct dmu_disk *d = inval->disk;
 	struct dmu_cell *cell, *next;
 
 	lockdep_assert_held(&d->lock);
-	list_del(&inval->pending);
-	kfree(inval);
+	list_del_init(&inval->pending);
 	list_for_each_entry_safe(cell, next, &d->stalled, list)
 		if (!dmu_inval_pending(d, cell->first, cell->last))
 			list_move_tail(&cell->list, &d->asks);
 	if (!list_empty(&d->asks))
 		dmu_wake(d);
+}
+
+void dmu_inval_free(struct dmu_inval *inval)
+{
+	dmu_inval_end(inval);
+	kfree(inval);
 }
 
 /*

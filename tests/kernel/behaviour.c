@@ -1044,6 +1044,29 @@ static void commit_reply_metadata(void)
 	disk_wait_status(d, "metadata_dirty", 0);
 }
 
+/* Without a daemon a commit waits for the next one, and nothing is tried again and again. */
+static void commit_rests_without_a_daemon(void)
+{
+	char before[256], after[256];
+
+	setup_with(&(struct setup){ .gates = GATE_A });
+	all_cow(0, 0, BASE, 0);
+	disk_write(d, 1, 1, 9);
+	daemon_gone();
+	check_eq(dm_message(d->name, "policy fail"), 0);
+	io_fails(io_start(d, IO_FLUSH, 0, 0, 0), EIO);
+	gate_stat(NAME_GATE_A, before, sizeof(before));
+	usleep(300000);
+	gate_stat(NAME_GATE_A, after, sizeof(after));
+	check(!strcmp(before, after), "device 0 is busy: %s -> %s", before, after);
+	check_eq(dm_message(d->name, "policy queue"), 0);
+	daemon_back(0);
+	ev_copied(c, 0, 1, 0, 0);
+	ev_want(c, DMU_EV_REPLAY_END, 0, 0, 0);
+	commit_ok();
+	disk_wait_status(d, "uncommitted", 0);
+}
+
 static void fua(void)
 {
 	uint64_t flushes;
@@ -2207,7 +2230,8 @@ static const struct test tests[] = {
 	T(cow_one_device), T(cow_forgotten), T(cow_becomes_linear), T(cow_huge),
 	T(flush_clean), T(flush_clean_two), T(copied_before_flush),
 	T(copied_across_extents), T(copied_any_order), T(copied_many), T(metadata_flag),
-	T(commit_reply), T(commit_reply_metadata), T(fua), T(flushes_grouped), T(flush_refused),
+	T(commit_reply), T(commit_reply_metadata),
+	T(commit_rests_without_a_daemon), T(fua), T(flushes_grouped), T(flush_refused),
 	T(flush_device_fails), T(lost_is_told_again), T(daemon_tells_of_loss),
 	T(copied_is_durable), T(flush_fails_on_hits), T(dirty_during_commit),
 	T(invalidate), T(invalidate_waits), T(invalidate_waits_once),

@@ -4,6 +4,8 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 struct dev *a, *b, *base;
 struct disk *d;
@@ -58,6 +60,21 @@ void gate_break_writes(const char *name)
 void gate_mend(const char *name)
 {
 	gate_table(name, "linear", "");
+}
+
+void gate_stat(const char *name, char *line, int size)
+{
+	const char *gate = strcmp(name, NAME_GATE_A) ? path_base : path_a;
+	char path[64];
+	struct stat st;
+	FILE *f;
+
+	check(!stat(gate, &st), "gate %s: no node %s", name, gate);
+	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/stat",
+		 major(st.st_rdev), minor(st.st_rdev));
+	f = fopen(path, "r");
+	check(f && fgets(line, size, f), "gate %s: no counts", name);
+	fclose(f);
 }
 
 static const char *gate_new(const char *name, struct dev *dev, char *path,

@@ -46,6 +46,8 @@ void gate_open(const char *name);
 void gate_break(const char *name);
 void gate_break_writes(const char *name);	/* and flushes */
 void gate_mend(const char *name);
+/* The line of its I/O counts. */
+void gate_stat(const char *name, char *line, int size);
 
 /* The pool of THIN_A has space for so many chunks; without it a write gets ENOSPC. */
 void thin_room(unsigned int chunks);
