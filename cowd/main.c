@@ -20,6 +20,7 @@
 #include "log.h"
 #include "options.h"
 #include "parent.h"
+#include "sinks.h"
 
 static struct cowd_options options;
 static bool error_said, is_ready;
@@ -38,7 +39,7 @@ static void log_to_stderr(enum cowd_level level, const char *text)
 	if (level == COWD_ERROR)
 		error_said = true;
 	if (level <= COWD_WARNING || options.verbose)
-		fprintf(stderr, "cowd: %s\n", text);
+		cowd_to_stderr(text);
 }
 
 static void log_to_syslog(enum cowd_level level, const char *text)
@@ -48,7 +49,7 @@ static void log_to_syslog(enum cowd_level level, const char *text)
 	};
 
 	if (level < COWD_DEBUG || options.verbose)
-		syslog(priorities[level], "%s: %s", options.name, text);
+		cowd_to_syslog(priorities[level], options.name, text);
 }
 
 /* ---- background --------------------------------------------------------- */
@@ -81,7 +82,6 @@ static void leave_terminal(void)
 {
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
-	openlog("cowd", LOG_PID | LOG_NDELAY, LOG_DAEMON);
 	cowd_log_to(log_to_syslog);
 	if (null >= 0) {
 		dup2(null, 0);

@@ -39,17 +39,6 @@
 
 static struct cowd_msg msg;	/* large, so not on the stack */
 
-static void reply(int status, int fd)
-{
-	static struct cowd_msg answer;
-
-	answer.type = COWD_MSG_REPLY;
-	answer.status = status;
-	cowd_msg_send(parent.sock, &answer, fd, 0);
-	if (fd >= 0)
-		close(fd);
-}
-
 /* What no worker of ours ever says.  Who says it is another's, and ends. */
 static void breach(const char *what)
 {
@@ -59,6 +48,19 @@ static void breach(const char *what)
 	cowd_error(-EPROTO, "the worker was ended: it went against the rules (%s)",
 		   what);
 	kill(parent.worker, SIGKILL);
+}
+
+static void reply(int status, int fd)
+{
+	static struct cowd_msg answer;
+
+	answer.type = COWD_MSG_REPLY;
+	answer.status = status;
+	/* It waits for this one, so that there is room, or it reads nothing. */
+	if (cowd_msg_send(parent.sock, &answer, fd, 0))
+		breach("it does not take its answers");
+	if (fd >= 0)
+		close(fd);
 }
 
 /* Is the chain still being put together? */
