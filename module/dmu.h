@@ -438,6 +438,7 @@ void dmu_hold(struct dmu_disk *d, struct dmu_cell *cell, struct bio *bio);
 int dmu_no_space_end(struct dmu_target *t, struct bio *bio, unsigned int was);
 bool dmu_no_space_goes_on(struct bio *bio, unsigned int was);
 void dmu_end_unsent(struct bio *bio, blk_status_t status);
+void dmu_end_request(struct bio *bio, blk_status_t status);
 void dmu_no_space_work(struct work_struct *work);
 void dmu_set_no_space_wait(struct dmu_disk *d, bool wait);
 

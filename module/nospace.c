@@ -120,6 +120,22 @@ void dmu_end_unsent(struct bio *bio, blk_status_t status)
 	bio_endio(bio);
 }
 
+/*
+ * The daemon did with @bio, a request, what it could.  What it found no space for is
+ * from here on written as it would be without it.
+ */
+void dmu_end_request(struct bio *bio, blk_status_t status)
+{
+	struct dmu_io *io = dmu_io_of(bio);
+
+	if (status == BLK_STS_NOSPC && dmu_needs_space(bio) &&
+	    READ_ONCE(io->t->disk->no_space_wait)) {
+		io->rest = bio->bi_iter;
+		dmu_rest_take(io, bio, 0);
+	}
+	dmu_end_unsent(bio, status);
+}
+
 void dmu_no_space_work(struct work_struct *work)
 {
 	struct dmu_disk *d = container_of(to_delayed_work(work),

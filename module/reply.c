@@ -474,6 +474,7 @@ static int dmu_reply_done(struct dmu_disk *d, const struct dmu_reply *r)
 {
 	struct bio_list bios = BIO_EMPTY_LIST;
 	struct dmu_cell *cell;
+	struct bio *bio;
 	int err = -ENOENT;
 
 	spin_lock_irq(&d->lock);
@@ -485,7 +486,8 @@ static int dmu_reply_done(struct dmu_disk *d, const struct dmu_reply *r)
 		break;
 	}
 	spin_unlock_irq(&d->lock);
-	dmu_complete_list(&bios, dmu_status_of(r->error));
+	while ((bio = bio_list_pop(&bios)))
+		dmu_end_request(bio, dmu_status_of(r->error));
 	return err;
 }
 

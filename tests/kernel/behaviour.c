@@ -2119,6 +2119,35 @@ static void no_space_suspended(void)
 	disk_expect(d, FULL, 2 * ARRAY_SIZE(io) * BS, 9, FULL);
 }
 
+/* A write-zeroes that the daemon has no space for goes on as a write does, block by block. */
+static void no_space_zeroes(void)
+{
+	struct dmu_event ev;
+	struct io *io;
+
+	setup_with(&(struct setup){ .table = "2 no_space wait",
+				    .features = DMU_FEAT_WRITE_ZEROES });
+	io = io_start(d, IO_ZERO, 3 * BS, 2 * BS, 0);
+	ev = ev_want(c, DMU_EV_WRITE_ZEROES, 3, 2, 0);
+	re_send(c, re_done(ev.id, ENOSPC));
+	io_pending(io);
+	ev = ev_want(c, DMU_EV_MAP, 3, 1, DMU_EV_WRITE | DMU_EV_OVERWRITE);
+	re_send(c, re_linear(ev.id, 3, 1, 0, 3 * BS, RW));
+	ev = ev_want(c, DMU_EV_MAP, 4, 1, DMU_EV_WRITE | DMU_EV_OVERWRITE);
+	re_send(c, re_fail(ev.id, 4, 1, ENOSPC));
+	io_pending(io);
+	ev = ev_want(c, DMU_EV_MAP, 4, 1, DMU_EV_WRITE | DMU_EV_OVERWRITE);
+	re_send(c, re_linear(ev.id, 4, 1, 1, 4 * BS, RW));
+	io_ok(io);
+	disk_expect_zero(d, 3 * BS, 2 * BS);
+	/* By the policy fail it ends. */
+	check_eq(dm_message(d->name, "no_space fail"), 0);
+	io = io_start(d, IO_ZERO, 7 * BS, 2 * BS, 0);
+	ev = ev_want(c, DMU_EV_WRITE_ZEROES, 7, 2, 0);
+	re_send(c, re_done(ev.id, ENOSPC));
+	io_fails(io, ENOSPC);
+}
+
 /* A FUA write without space has flushed nothing, so it says nothing of the copy under way. */
 static void no_space_not_lost(void)
 {
@@ -2245,7 +2274,7 @@ static const struct test tests[] = {
 	T(zeroes_event),
 	T(copy_error_source), T(copy_error_destination), T(overwrite_error),
 	T(no_space_evicted), T(no_space_revoked), T(no_space_durable), T(no_space_parts),
-	T(no_space_suspended), T(no_space_not_lost),
+	T(no_space_suspended), T(no_space_not_lost), T(no_space_zeroes),
 	T(poll_and_end), T(tracepoints),
 };
 
