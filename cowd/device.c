@@ -170,6 +170,8 @@ static void fill_table(struct dmu_table *table, struct dmu_dest *dests,
 		dests[i] = (struct dmu_dest){
 			.dev = parent.files.devices[i].dev,
 			.read_only = parent.files.devices[i].read_only,
+			/* What the earlier worker put there went with it. */
+			.fresh = o->recover && parent.files.devices[i].scratch,
 		};
 	*table = (struct dmu_table){
 		.key = o->name,

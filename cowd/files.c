@@ -331,6 +331,7 @@ int cowd_files_add(struct cowd_files *files, uint32_t index, uint32_t flags,
 				  index);
 	*device = (struct cowd_file_device){
 		.read_only = !writable,	.loop_fd = -1,
+		.scratch = scratch,
 	};
 	err = add_device(files, device, fd);
 	if (device->loop_fd >= 0 || !err)

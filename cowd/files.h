@@ -24,6 +24,7 @@ struct cowd_opened {
 struct cowd_file_device {
 	char dev[24];		/* major:minor */
 	bool read_only;
+	bool scratch;
 	int loop_fd;		/* keeps the loop device; -1: none */
 	int loop;		/* its number */
 };

@@ -42,7 +42,6 @@
 #define MAX_WAITING	64
 #define MAX_DEFERRED	4096
 #define NR_RECENT	32
-#define FORGET_ALL_ID	(NR_SLOTS + 1)	/* no slot's: nothing waits for the end of it */
 #define MAX_TRIES	64	/* halving the largest extent takes 25 */
 #define TRY_WIDER	64	/* answers taken, until one of twice the width is tried */
 #define ROOM_MS		20	/* until one looks again whether there is room */
@@ -96,7 +95,6 @@ struct cowd_serve {
 	unsigned int nr_replayed;	/* of them, those of the replay */
 	bool replay_ended;
 	bool metadata_owed;	/* the kernel did not hear of an answer that changed metadata */
-	bool forget_all;	/* is to be said again */
 	bool stopped;
 	bool replies_queued, refused_any, retry_deferred, again_any;
 	int fatal;
@@ -947,8 +945,6 @@ static void on_refused(void *data, const struct dmu_reply *reply, int error)
 		if (reply->flags & DMU_RE_METADATA)
 			s->metadata_owed = true;
 	}
-	if (reply->type == DMU_RE_INVALIDATE && reply->id == FORGET_ALL_ID)
-		s->forget_all = true;
 	if (error == -ENOENT &&
 	    (reply->type == DMU_RE_MAP || reply->type == DMU_RE_FAIL)) {
 		on_late(s, reply);
@@ -1162,9 +1158,6 @@ static void settle(struct cowd_serve *s)
 	if (s->metadata_owed)
 		check_fatal(s, dmu_request_commit(s->channel, DMU_RE_METADATA));
 	s->metadata_owed = false;
-	if (s->forget_all)
-		check_fatal(s, cowd_serve_forget_all(s));
-	s->forget_all = false;
 }
 
 /* Write replies until there is nothing more to say now. */
@@ -1323,13 +1316,6 @@ void cowd_serve_stop(struct cowd_serve *s)
 {
 	if (s)
 		s->stopped = true;
-}
-
-int cowd_serve_forget_all(struct cowd_serve *s)
-{
-	struct dmu_extent all = { 0, s->nr_blocks };
-
-	return dmu_invalidate(s->channel, FORGET_ALL_ID, all, 0);
 }
 
 void cowd_serve_free(struct cowd_serve *s)

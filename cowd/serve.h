@@ -32,11 +32,6 @@ uint64_t cowd_serve_features(const struct cow_chain *chain);
  * caller's then.
  */
 int cowd_serve_new(struct cow_chain *chain, int fd, struct cowd_serve **serve);
-/*
- * Have the kernel forget all mappings that an earlier daemon gave: for one
- * that takes over while a file of the chain is not the one it was.
- */
-int cowd_serve_forget_all(struct cowd_serve *serve);
 /* Answer nothing any more: the chain is about to cancel its requests. */
 void cowd_serve_stop(struct cowd_serve *serve);
 /* Frees; the chain stays, and no request may be in flight in it. */

@@ -371,18 +371,6 @@ static void late_answer_with_metadata_asks_for_a_commit(void **state)
 	assert_int_equal(reply.flags, DMU_RE_METADATA);
 }
 
-/* An old mapping that stays would lead to a place that holds something else. */
-static void forgetting_all_is_said_until_it_is_heard(void **state)
-{
-	kernel.bad_type = DMU_RE_INVALIDATE;
-	kernel.error = ENOMEM;
-	kernel.times = 2;
-	assert_int_equal(cowd_serve_forget_all(*state), 0);
-	work_out(*state);
-	assert_int_equal(kernel.nr_replies, 1);
-	assert_int_equal(kernel.replies[0].count, NR_BLOCKS);
-}
-
 /* S6 */
 static void question_waits_for_the_replay(void **state)
 {
@@ -954,7 +942,6 @@ int main(void)
 		SERVE_TEST(late_answer_covers_nothing),
 		SERVE_TEST(refused_beginning_is_not_covered),
 		SERVE_TEST(late_answer_with_metadata_asks_for_a_commit),
-		SERVE_TEST(forgetting_all_is_said_until_it_is_heard),
 		SERVE_TEST(question_waits_for_the_replay),
 		SERVE_TEST(answer_avoids_what_was_copied),
 		SERVE_TEST(answer_from_before_a_copy_is_not_given),

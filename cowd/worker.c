@@ -26,7 +26,6 @@
 static struct worker {
 	int sock;
 	bool serving;		/* then a log line may be lost, not waited for */
-	bool has_scratch;	/* some blocks stand in our own memory */
 	bool quiet;		/* while looking at all plugins */
 	struct cow_plugins *plugins;
 	struct cow_chain *chain;
@@ -202,7 +201,6 @@ static int make_file_device(uint32_t file)
 
 	if (err)
 		return cowd_error(err, "file %u of the image is not there", file);
-	worker.has_scratch |= info.scratch;
 	new_msg(COWD_MSG_FILE);
 	worker.msg.index = file;
 	worker.msg.flags = (info.writable ? COWD_FILE_WRITABLE : 0) |
@@ -211,7 +209,7 @@ static int make_file_device(uint32_t file)
 }
 
 /* The device is live when this returns, so serve at once. */
-static int make_device(bool recover)
+static int make_device(void)
 {
 	struct cow_chain_info info;
 	int err, fd = -1;
@@ -228,16 +226,12 @@ static int make_device(bool recover)
 	if (err)
 		return err;
 	err = cowd_serve_new(worker.chain, fd, &worker.serve);
-	if (err) {
+	if (err)
 		close(fd);
-		return err;
-	}
-	/* What was put into the earlier worker's scratch file went with it. */
-	return recover && worker.has_scratch ?
-	       cowd_serve_forget_all(worker.serve) : 0;
+	return err;
 }
 
-static int make_devices(bool recover)
+static int make_devices(void)
 {
 	struct cow_chain_info info;
 	uint32_t file;
@@ -246,7 +240,7 @@ static int make_devices(bool recover)
 	cow_chain_info(worker.chain, &info);
 	for (file = 0; file < info.nr_files && !err; file++)
 		err = make_file_device(file);
-	return err ? err : make_device(recover);
+	return err ? err : make_device();
 }
 
 /* Whoever waits for the end of what cowd says does not wait for us. */
@@ -277,7 +271,7 @@ static int start(const struct cowd_options *o, const struct cowd_user *user,
 	if (err)
 		return err;
 	cowd_lock_memory();
-	return make_devices(o->recover);
+	return make_devices();
 }
 
 /* ---- serve -------------------------------------------------------------- */

@@ -96,7 +96,8 @@ int dmu_table_format(const struct dmu_table *table, char *buf, size_t size)
 	add(&line, "%s %" PRIu32 " %" PRIu32, table->key, table->block_sectors,
 	    table->nr_dests);
 	for (i = 0; i < table->nr_dests; i++)
-		add(&line, " %s%s", table->dests[i].read_only ? "ro:" : "",
+		add(&line, " %s%s%s", table->dests[i].fresh ? "new:" : "",
+		    table->dests[i].read_only ? "ro:" : "",
 		    table->dests[i].dev);
 	add_features(&line, table);
 	return line.err;

@@ -43,6 +43,7 @@ static void expect_refused(const struct dmu_table *table)
 static void lines(void **state)
 {
 	struct dmu_table table = good();
+	struct dmu_dest fresh;
 
 	(void)state;
 	expect_line(&table, "mydev 128 2 /dev/loop0 ro:7:1");
@@ -53,7 +54,12 @@ static void lines(void **state)
 	table.map_memory_kib = 512;
 	expect_line(&table, "mydev 128 2 /dev/loop0 ro:7:1 4 timeout 30 map_memory 512");
 	table.policy = DMU_POLICY_QUEUE;
+	fresh = table.dests[1];
+	fresh.fresh = true;
+	table.dests = &fresh;
 	table.nr_dests = 1;
+	expect_line(&table, "mydev 128 1 new:ro:7:1 2 map_memory 512");
+	table.dests = good().dests;
 	expect_line(&table, "mydev 128 1 /dev/loop0 2 map_memory 512");
 	table.no_space_wait = true;
 	expect_line(&table, "mydev 128 1 /dev/loop0 4 map_memory 512 no_space wait");

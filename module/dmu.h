@@ -63,6 +63,7 @@ struct dmu_stats {
 struct dmu_dev {
 	struct dm_dev *dev;
 	bool readonly;
+	bool fresh;		/* holds nothing of what the last table's device held */
 };
 
 enum dmu_policy {

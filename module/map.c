@@ -492,7 +492,8 @@ static bool dmu_place_fits(struct dmu_disk *d, struct dmu_target *t, u32 dev,
 	sector_t start = dmu_block_to_sector(d, first);
 	sector_t end = min(dmu_block_to_sector(d, last + 1), t->nr_sectors);
 
-	return dev < t->nr_devs && !(writable && t->devs[dev].readonly) &&
+	return dev < t->nr_devs && !t->devs[dev].fresh &&
+	       !(writable && t->devs[dev].readonly) &&
 	       (s64)start + distance >= 0 &&
 	       end + distance <= bdev_nr_sectors(t->devs[dev].dev->bdev);
 }

@@ -41,7 +41,8 @@ static int dmu_parse_key(struct dm_target *ti, const char *arg,
 }
 
 /*
- * "ro:" before a device: it is never written to.  It is opened like the others
+ * "new:" before a device: what was mapped to its index is forgotten when the table
+ * takes over.  "ro:" before a device: it is never written to.  It is opened like the others
  * all the same if it can be: device-mapper replaces, and frees, a struct dm_dev
  * that was got for reading when the same table asks for writing later.
  */
@@ -49,9 +50,13 @@ static int dmu_parse_dev(struct dmu_target *t, const char *arg)
 {
 	struct dmu_dev *dev = &t->devs[t->nr_devs];
 	blk_mode_t mode = dm_table_get_mode(t->ti->table);
-	bool marked = !strncmp(arg, "ro:", 3);
+	bool marked;
 	int r;
 
+	dev->fresh = !strncmp(arg, "new:", 4);
+	if (dev->fresh)
+		arg += 4;
+	marked = !strncmp(arg, "ro:", 3);
 	if (marked)
 		arg += 3;
 	dev->readonly = marked || !(mode & DMU_OPEN_WRITE);

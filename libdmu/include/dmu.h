@@ -47,6 +47,7 @@ enum dmu_policy {
 struct dmu_dest {
 	const char *dev;	/* path, or "major:minor"; no white space */
 	bool read_only;		/* the target opens it for reading only */
+	bool fresh;		/* reload: what was mapped to its index is forgotten */
 };
 
 /* A table of one target that covers the whole device. */

@@ -5,6 +5,8 @@
  *	load fill FILE MIB		a base: every sector is stamped, version 0
  *	load run DEV STATE MIB SEED	until SIGTERM; the base's first MIB are stamped.
  *					A STATE that is there is gone on with
+ *	load watch DEV MIB		reads a base that nothing was written to at
+ *					random, past the page cache, until SIGTERM
  *	load verify DEV STATE		every sector holds what was written last
  *	load verify FILE - MIB		a base that nothing was written to
  *	load count STATE [reset]	what was done so far
@@ -384,6 +386,21 @@ static struct state *new_state(const char *path, uint64_t mib)
 	return st;
 }
 
+static int watch(const char *dev, struct state *st)
+{
+	struct worker w = { .st = st, .random = 1 };
+	struct sigaction action = { .sa_handler = stop };
+
+	w.fd = open_or_die(dev, O_RDONLY | O_DIRECT);
+	if (posix_memalign((void **)&w.buf, 4096, GROUP * SECTOR))
+		die("memory");
+	sigaction(SIGTERM, &action, NULL);
+	while (!stopped && !st->errors)
+		read_some(&w, next_random(&w) % (st->sectors / GROUP) * GROUP, GROUP);
+	print_count(st);
+	return st->errors ? 1 : 0;
+}
+
 static int count(struct state *st, bool reset)
 {
 	print_count(st);
@@ -403,12 +420,14 @@ int main(int argc, char **argv)
 	if (!strcmp(command, "run") && argc == 6)
 		return run(argv[2], argv[3], strtoull(argv[4], NULL, 0),
 			   strtoull(argv[5], NULL, 0));
+	if (!strcmp(command, "watch") && argc == 4)
+		return watch(argv[2], new_state(argv[2], strtoull(argv[3], NULL, 0)));
 	if (!strcmp(command, "verify") && argc == 4)
 		return verify(argv[2], map_state(argv[3], 0));
 	if (!strcmp(command, "verify") && argc == 5)
 		return verify(argv[2], new_state(argv[2], strtoull(argv[4], NULL, 0)));
 	if (!strcmp(command, "count") && argc <= 4)
 		return count(map_state(argv[2], 0), argc == 4);
-	fputs("usage: load fill|run|verify|count ...; the source says more\n", stderr);
+	fputs("usage: load fill|run|watch|verify|count ...; the source says more\n", stderr);
 	return 2;
 }

@@ -980,6 +980,42 @@ static void reload_devices(void)
 	io_ok(io);
 }
 
+/* What led to an index that means other data now is forgotten, and nothing else. */
+static void reload_new(void)
+{
+	static char other[80];
+	struct dev *more;
+	struct io *io;
+
+	setup();
+	more = dev_new(DEV_SECTORS);
+	dev_fill(more, 7);
+	re_send(c, re_preload(re_linear(0, 0, 10, 0, 0, DMU_RE_WRITABLE)));
+	re_send(c, re_preload(re_linear(0, 10, 10, 1, 0, 0)));
+	re_send(c, re_preload(re_cow(0, 20, 10, 0, 400, 1, 400)));
+	re_send(c, re_preload(re_cow(0, 30, 10, 0, 800, BASE, 800)));
+	disk_write(d, 21 * BS + 1, 1, 9);	/* copied from there, and not committed */
+	snprintf(other, sizeof(other), "new:%s", more->path);
+	d->devs[1] = other;
+	reload();
+	ev_copied(c, 21, 1, 0, 400 + BS);
+	ev_want(c, DMU_EV_REPLAY_END, 0, 0, 0);
+	check_eq(disk_status(d, "extents"), 2);
+	disk_expect(d, 0, 10 * BS, TAG_A, 0);
+	disk_expect(d, 30 * BS, BS, TAG_BASE, 800);
+	io = io_start(d, IO_READ, 10 * BS, 1, 0);
+	re_send(c, re_linear(ev_want(c, DMU_EV_MAP, 10, 1, 0).id, 10, 1, 1, 0, DMU_RE_REMEMBER));
+	io_ok(io);
+	disk_expect(d, 10 * BS, BS, 7, 0);
+	io = io_start(d, IO_READ, 20 * BS, 1, 0);
+	re_send(c, re_linear(ev_want(c, DMU_EV_MAP, 20, 1, 0).id, 20, 1, 0, 0, 0));
+	io_ok(io);
+	/* Said once: what was mapped since stays. */
+	check_eq(dm_suspend(d->name, 0), 0);
+	check_eq(dm_resume(d->name), 0);
+	disk_expect(d, 10 * BS, BS, 7, 0);
+}
+
 /* A writable mapping on a device that is read-only in the new table. */
 static void reload_readonly(void)
 {
@@ -1133,7 +1169,7 @@ static const struct test tests[] = {
 	T(suspend_no_daemon), T(suspend_daemon_dies), T(suspend_silent_daemon),
 	T(remove_force_no_daemon), T(remove_force_silent),
 	T(reload_same), T(reload_grown), T(reload_shrunk),
-	T(reload_shrunk_uncommitted), T(reload_devices), T(reload_readonly),
+	T(reload_shrunk_uncommitted), T(reload_devices), T(reload_new), T(reload_readonly),
 	T(reload_with_held), T(load_twice), T(load_and_clear),
 	T(removed_while_attached), T(removed_uncommitted),
 };
