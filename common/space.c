@@ -73,6 +73,24 @@ uint64_t space_find(const struct space *s, uint64_t min, uint64_t want,
 	return n;
 }
 
+uint64_t space_find_from(const struct space *s, uint64_t from, uint64_t min,
+			 uint64_t want, uint64_t *unit)
+{
+	return find_from(s, from, s->end, min, want, unit);
+}
+
+bool space_find_last(const struct space *s, uint64_t count, uint64_t *unit)
+{
+	uint64_t at;
+
+	for (at = s->end; at >= count; at--) {
+		*unit = at - count;
+		if (bits_next_set(s->taken, *unit, at) == at)
+			return true;
+	}
+	return false;
+}
+
 void space_give(struct space *s, uint64_t unit, uint64_t count)
 {
 	bits_set_run(s->taken, unit, count);

@@ -38,6 +38,25 @@ static void header_is_not_given(void **state)
 	space_free(&s);
 }
 
+/* Out of the way of what is found first. */
+static void last_and_from(void **state)
+{
+	struct space s;
+	uint64_t unit;
+
+	setup(&s, 8);
+	space_give(&s, 6, 1);
+	assert_true(space_find_last(&s, 1, &unit));
+	assert_int_equal(unit, 7);
+	assert_true(space_find_last(&s, 2, &unit));
+	assert_int_equal(unit, 4);
+	assert_false(space_find_last(&s, 6, &unit));
+	assert_int_equal(space_find_from(&s, 3, 2, 9, &unit), 3);
+	assert_int_equal(unit, 3);
+	assert_int_equal(space_find_from(&s, 8, 1, 1, &unit), 0);
+	space_free(&s);
+}
+
 /* A place that was given up is used again after a commit, not before. */
 static void freed_waits_for_a_commit(void **state)
 {
@@ -186,6 +205,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(header_is_not_given),
+		cmocka_unit_test(last_and_from),
 		cmocka_unit_test(freed_waits_for_a_commit),
 		cmocka_unit_test(return_keeps_what_is_used),
 		cmocka_unit_test(a_row_is_found_whole),

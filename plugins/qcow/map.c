@@ -176,6 +176,23 @@ int qcow_allocate(struct qcow *d, uint64_t min, uint64_t want, uint64_t *unit,
 	return 0;
 }
 
+int qcow_allocate_apart(struct qcow *d, uint64_t units, uint64_t *unit)
+{
+	struct space *s = &d->space;
+	uint64_t got;
+	int ret;
+
+	if (!space_find_from(s, d->opened_units, units, units, unit) &&
+	    !(d->device && space_find_last(s, units, unit))) {
+		*unit = s->end;
+		ret = grow(d, units, units, &got);
+		if (ret)
+			return ret;
+	}
+	space_give(s, *unit, units);
+	return 0;
+}
+
 int qcow_reserve(struct qcow *d, uint64_t offset, uint64_t len)
 {
 	int ret = cow_reserve(d->img, 0, offset, len);
@@ -233,6 +250,8 @@ static int give(struct qcow *d, const struct cow_query *q,
 	struct run run = { .first = s->first, .source = source_of(s) };
 	uint64_t end, unit;
 	int ret;
+
+	d->gave = true;
 
 	end = num_min(s->first + s->count, runs_next(&d->runs, s->first));
 	end = num_min(end, q->limit_end);

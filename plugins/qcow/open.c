@@ -176,6 +176,7 @@ static int round_file(struct qcow *d)
 	else
 		ret = cow_file_extend(d->img, 0, d->end);
 	d->space.end = d->end >> d->h.cluster_bits;
+	d->opened_units = d->space.end;
 	return ret;
 }
 

@@ -65,6 +65,8 @@ struct qcow {
 	struct runs runs;
 	uint64_t next_first, next_count;	/* of the last run, to foresee */
 	uint64_t spare;			/* unit of a table to come, or 0 */
+	uint64_t opened_units;		/* of the file when it was opened */
+	bool gave;			/* a place was given since then */
 	/* For ->read(): one thread. */
 	uint8_t *packed, *unpacked;
 };
@@ -128,6 +130,8 @@ int qcow_bad_cluster(struct qcow *d, uint64_t cluster, uint64_t entry,
  */
 int qcow_allocate(struct qcow *d, uint64_t min, uint64_t want, uint64_t *unit,
 		  uint64_t *got);
+/* The same for a table, where no process before us gave a place. */
+int qcow_allocate_apart(struct qcow *d, uint64_t units, uint64_t *unit);
 /* Have space for a piece of a table, or say -ENOSPC. */
 int qcow_reserve(struct qcow *d, uint64_t offset, uint64_t len);
 

@@ -104,7 +104,9 @@ static int get_room(struct qcow *d)
 
 	if (d->spare)
 		return 0;
-	ret = qcow_allocate(d, units, units, &unit, &got);
+	/* Before, any free unit may be a place that the kernel is about to tell of. */
+	ret = d->gave ? qcow_allocate(d, units, units, &unit, &got) :
+			qcow_allocate_apart(d, units, &unit);
 	if (!ret)
 		d->spare = unit;
 	return ret;

@@ -224,6 +224,19 @@ int qcow2_alloc_run(struct qcow2 *d, uint64_t want, struct qcow2_run *run)
 	return ret;
 }
 
+/*
+ * Is host counted because of a daemon that was killed in the middle of a commit, after the
+ * refcounts and before the L2 table?  Then what the kernel tells of it holds.  It does so
+ * before it asks for anything, and our own tables go elsewhere.
+ */
+bool qcow2_alloc_is_left(const struct qcow2 *d, uint64_t host, uint64_t count)
+{
+	const struct qcow2_alloc *a = &d->alloc;
+
+	return count == 1 && !a->gave && host < a->old_end &&
+	       (!a->device || host < a->top);
+}
+
 /* --- Metadata ------------------------------------------------------------- */
 
 /* On a device: the last free cluster, which no run has got to yet. */

@@ -84,6 +84,7 @@ void qcow2_pending_add(struct qcow2 *d, uint64_t guest, uint64_t host,
 	uint32_t slot = p->next, *at = bucket(p, guest), tries;
 	struct qcow2_pending *e;
 
+	d->alloc.gave = true;
 	/* What was filled is worth more: it is about to be written. */
 	for (tries = 0; tries < POOL && p->pool[slot].filled; tries++)
 		slot = (slot + 1) % POOL;

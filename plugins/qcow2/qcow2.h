@@ -105,6 +105,7 @@ struct qcow2_freed {
 struct qcow2_alloc {
 	bool device;		/* a block device: cannot grow */
 	bool unverified;	/* what is counted as free may be in use */
+	bool gave;		/* a place was handed out since the image was opened */
 	uint64_t cursor;	/* all free ones below were handed out */
 	uint64_t old_end;	/* nothing was ever handed out from here on */
 	uint64_t fresh;		/* ... by others; we are here */
@@ -213,6 +214,7 @@ int qcow2_alloc_init(struct qcow2 *d);
  * of; the file is long enough to hold them.  Their refcount stays 0.
  */
 int qcow2_alloc_run(struct qcow2 *d, uint64_t want, struct qcow2_run *run);
+bool qcow2_alloc_is_left(const struct qcow2 *d, uint64_t host, uint64_t count);
 /*
  * Restarted.  One cluster for metadata, counted already; the same one until
  * qcow2_alloc_used() is told.

@@ -57,7 +57,7 @@ static int check_block(struct qcow2 *d, const struct qcow2_l2 *l2,
 {
 	struct qcow2_entry e;
 	struct qcow2_refs r;
-	uint64_t place;
+	uint64_t place, host, count;
 	int ret;
 
 	ret = cluster_place(d, block, offset, &place);
@@ -68,10 +68,14 @@ static int check_block(struct qcow2 *d, const struct qcow2_l2 *l2,
 	if (d->g.extended && e.alloc && e.copied)
 		return refuse_place(d, block, offset,
 				    "its cluster stands at another place");
-	ret = qcow2_refs_get_write(d, qcow2_cluster(d, place), &r);
-	if (!ret && qcow2_refs_count(d, &r, qcow2_cluster(d, place)))
+	host = qcow2_cluster(d, place);
+	ret = qcow2_refs_get_write(d, host, &r);
+	if (ret)
+		return ret;
+	count = qcow2_refs_count(d, &r, host);
+	if (count && !qcow2_alloc_is_left(d, host, count))
 		return refuse_place(d, block, offset, "it is in use");
-	return ret;
+	return 0;
 }
 
 /* The entry of a cluster that stands at place now, for one block of it. */

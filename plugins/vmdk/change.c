@@ -131,7 +131,9 @@ static int get_room(struct vmdk *v, struct vmdk_extent *e, uint32_t copies)
 
 	if (e->gt_end - e->gt_next >= copies * VMDK_GT_BYTES)
 		return 0;
-	ret = vmdk_allocate(v, e, 1, &unit, &got);
+	/* Before, any free unit may be a place that the kernel is about to tell of. */
+	ret = e->gave ? vmdk_allocate(v, e, 1, &unit, &got) :
+			vmdk_allocate_apart(v, e, &unit);
 	if (ret)
 		return ret;
 	space_use(&e->space, unit);

@@ -242,6 +242,23 @@ int vmdk_allocate(struct vmdk *v, struct vmdk_extent *e, uint64_t want,
 	return 0;
 }
 
+int vmdk_allocate_apart(struct vmdk *v, struct vmdk_extent *e, uint64_t *unit)
+{
+	struct space *s = &e->space;
+	uint64_t got;
+	int ret;
+
+	if (!space_find_from(s, e->opened_units, 1, 1, unit) &&
+	    !(e->device && space_find_last(s, 1, unit))) {
+		*unit = s->end;
+		ret = grow(v, e, 1, &got);
+		if (ret)
+			return ret;
+	}
+	space_give(s, *unit, 1);
+	return 0;
+}
+
 /* The run g has no place: give one to as much of it as may be wanted. */
 static int give(struct vmdk *v, struct vmdk_extent *e,
 		const struct cow_query *q, const struct grains *g,
@@ -257,6 +274,7 @@ static int give(struct vmdk *v, struct vmdk_extent *e,
 	ret = vmdk_allocate(v, e, foresee(v, q, end - q->first), &unit, &got);
 	if (ret)
 		return ret;
+	e->gave = true;
 	run.source = g->kind == COW_KIND_ZERO ? COW_SOURCE_ZERO :
 							COW_SOURCE_BACKING;
 	run.first = q->first;

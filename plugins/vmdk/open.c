@@ -375,6 +375,7 @@ static int round_file(struct vmdk *v, struct vmdk_extent *e)
 	ret = cow_file_stat(v->img, e->file, &st);
 	if (ret)
 		return ret;
+	e->device = st.block_device;
 	e->end = num_round_up(st.size, e->h.grain_size);
 	if (st.block_device)
 		e->end = num_round_down(st.size, e->h.grain_size);
@@ -387,10 +388,11 @@ static int make_space(struct vmdk *v, struct vmdk_extent *e)
 {
 	uint32_t unit = e->h.grain_size;
 	uint64_t tables = 2ull * e->h.nr_gdes * VMDK_GT_BYTES;
-	uint64_t end = e->end / unit, max;
+	uint64_t end = num_min(e->end, VMDK_FILE_MAX) / unit, max;
 
 	/* Each grain twice: given up, and given again before the commit. */
 	max = end + 2 * e->h.nr_grains + tables / unit + 2 + (4u << 20) / unit;
+	e->opened_units = end;
 	e->reserved = calloc(1, num_div_up(e->h.nr_gdes, 8));
 	if (!e->reserved)
 		return -ENOMEM;

@@ -60,6 +60,9 @@ struct vmdk_extent {
 	struct vmdk_header h;
 	enum vmdk_mark mark;
 	struct space space;	/* when open for writing */
+	bool device;
+	bool gave;			/* a place was given since it was opened */
+	uint64_t opened_units;		/* of the file when it was opened */
 	uint64_t gt_next, gt_end;	/* room for new grain tables */
 	uint8_t *reserved;		/* a bit a table: has its space */
 };
@@ -168,6 +171,8 @@ int vmdk_scan(struct vmdk_scan *s);
  */
 int vmdk_allocate(struct vmdk *v, struct vmdk_extent *e, uint64_t want,
 		  uint64_t *unit, uint64_t *got);
+/* The same for a table, where no process before us gave a place. */
+int vmdk_allocate_apart(struct vmdk *v, struct vmdk_extent *e, uint64_t *unit);
 
 /*
  * change.c.  Restarted.  Before a place is given to the block: its table is

@@ -73,6 +73,9 @@ static const struct variant variants[] = {
 	{ .format = "qcow", .name = "with tables of many clusters",
 	  .options = { "cluster_size=512", "l2_bits=13" },
 	  .compressed = QCOW_COMPRESSED },
+	{ .format = "qcow", .name = "with many tables",
+	  .options = { "cluster_size=512", "l2_bits=6" },
+	  .compressed = QCOW_COMPRESSED },
 	{ .format = "qcow2", .name = "alone", .block = 4096,
 	  .compressed = QCOW2_COMPRESSED("") },
 	{ .format = "qcow2", .name = "over a base", .base = "raw",
@@ -697,6 +700,44 @@ static void a_failed_write_leaves_no_reference(void)
 	close_image();
 }
 
+/*
+ * Killed at each write of a commit; the next one is told again of what was copied, and
+ * commits it. At first the high half is written to, whose tables are there, then the low.
+ */
+static bool killed_at(uint64_t write)
+{
+	bool killed;
+
+	new_image();
+	MUST(!kernel_write('a', 4 * UNIT, DISK / 2));
+	MUST(!kernel_flush());
+	MUST(!kernel_write('b', 8 * UNIT, DISK / 2 + 64 * UNIT));
+	MUST(!kernel_write('c', 8 * UNIT, 16 * UNIT));
+	MUST(!kernel_write('d', 2 * UNIT, DISK / 2));
+	disk_kill_from(write);
+	killed = kernel_flush();
+	close_image();
+	disk_kill_from(DISK_NEVER);
+	open_image();
+	MUST(!kernel_flush());
+	expect(chain, 'd', 2 * UNIT, DISK / 2);
+	expect(chain, 'a', 2 * UNIT, DISK / 2 + 2 * UNIT);
+	expect(chain, 'b', 8 * UNIT, DISK / 2 + 64 * UNIT);
+	expect(chain, 'c', 8 * UNIT, 16 * UNIT);
+	close_image();
+	check_closed(true);
+	return killed;
+}
+
+static void a_commit_is_taken_up_by_the_next_process(void)
+{
+	uint64_t write;
+
+	for (write = 0; killed_at(write); write++)
+		;
+	MUST(write > 0 || !strcmp(variant->format, "raw"));
+}
+
 /* --- Places given up -------------------------------------------------------- */
 
 static bool overlap(uint64_t a, uint64_t a_len, uint64_t b, uint64_t b_len)
@@ -1144,6 +1185,7 @@ static const struct test {
 	T(nothing_is_referred_to_before_it_is_durable),
 	T(a_failed_copy_leaves_no_reference),
 	T(a_failed_write_leaves_no_reference),
+	T(a_commit_is_taken_up_by_the_next_process),
 	T(a_freed_place_waits_for_the_commit),
 	T(two_first_writes_at_once_get_one_place),
 	T(metadata_is_never_given),

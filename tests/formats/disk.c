@@ -28,6 +28,7 @@ static dev_t watch_dev;
 static ino_t watch_ino;
 static uint8_t has_space[PAGES / 8];
 static uint64_t steps, full_from = DISK_NEVER, broken_at, broken_len;
+static uint64_t writes_left = DISK_NEVER;	/* until it is killed */
 static struct record *records;
 static uint64_t nr_records, epoch;
 
@@ -159,12 +160,17 @@ static bool is_broken(uint64_t offset, uint64_t len)
 static ssize_t do_pwrite(int fd, const void *buf, size_t len, off_t offset)
 {
 	uint64_t at = (uint64_t)offset;
+	bool broken = is_broken(at, len);
 	ssize_t n = -1;
 
 	if (!is_ours(fd))
 		return ((pwrite_fn *)real("pwrite"))(fd, buf, len, offset);
 	pthread_mutex_lock(&lock);
-	if (is_broken(at, len)) {
+	if (writes_left && writes_left != DISK_NEVER)
+		writes_left--;
+	else if (!writes_left)
+		broken = true;
+	if (broken) {
 		errno = EIO;
 	} else if (!take_space(at, len)) {
 		errno = ENOSPC;
@@ -265,6 +271,7 @@ void disk_release(void)
 	watching = false;
 	full_from = DISK_NEVER;
 	broken_len = 0;
+	writes_left = DISK_NEVER;
 	cannot_reserve = false;
 	forget_records();
 }
@@ -291,6 +298,13 @@ void disk_break(uint64_t offset, uint64_t len)
 {
 	broken_at = offset;
 	broken_len = len;
+}
+
+void disk_kill_from(uint64_t write)
+{
+	pthread_mutex_lock(&lock);
+	writes_left = write;
+	pthread_mutex_unlock(&lock);
 }
 
 void disk_record(void)

@@ -34,6 +34,12 @@ void disk_cannot_reserve(void);
 /* Writes that touch the range fail with EIO; len 0: none do. */
 void disk_break(uint64_t offset, uint64_t len);
 
+/*
+ * The process is killed at the given write, counted from now on (0 is the first):
+ * neither it nor a later one reaches the file.
+ */
+void disk_kill_from(uint64_t write);
+
 /* Keep what is written, by epochs: a sync of the file begins the next one. */
 void disk_record(void);
 /* The one that begins at the next write; epochs with writes are below. */

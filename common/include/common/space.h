@@ -37,6 +37,11 @@ void space_ready(struct space *s);
  */
 uint64_t space_find(const struct space *s, uint64_t min, uint64_t want,
 		    uint64_t *unit);
+/* The same from a unit on, whatever was found last. */
+uint64_t space_find_from(const struct space *s, uint64_t from, uint64_t min,
+			 uint64_t want, uint64_t *unit);
+/* The last free units in a row, which space_find() gets to last: false, none. */
+bool space_find_last(const struct space *s, uint64_t count, uint64_t *unit);
 void space_give(struct space *s, uint64_t unit, uint64_t count);
 /* Units given that will not be used: free at once.  Others stay. */
 void space_return(struct space *s, uint64_t unit, uint64_t count);
