@@ -729,6 +729,31 @@ static bool killed_at(uint64_t write)
 	return killed;
 }
 
+/*
+ * Killed before any commit. Its tables are not there, and are made anew as the kernel tells
+ * of what was copied, in the order of the disk: not where something lies that is still to
+ * be told of.
+ */
+static void tables_keep_off_what_was_copied(void)
+{
+	const uint64_t step = 16 * UNIT;
+	uint64_t at;
+
+	new_image();
+	MUST(!kernel_write('a', UNIT, DISK / 2));
+	MUST(!kernel_flush());
+	for (at = DISK - step; at; at -= step)
+		MUST(!kernel_write((uint8_t)(at / step), UNIT, at + UNIT));
+	close_image();
+	open_image();
+	MUST(!kernel_flush());
+	expect(chain, 'a', UNIT, DISK / 2);
+	for (at = DISK - step; at; at -= step)
+		expect(chain, (uint8_t)(at / step), UNIT, at + UNIT);
+	close_image();
+	check_closed(true);
+}
+
 static void a_commit_is_taken_up_by_the_next_process(void)
 {
 	uint64_t write;
@@ -1185,6 +1210,7 @@ static const struct test {
 	T(nothing_is_referred_to_before_it_is_durable),
 	T(a_failed_copy_leaves_no_reference),
 	T(a_failed_write_leaves_no_reference),
+	T(tables_keep_off_what_was_copied),
 	T(a_commit_is_taken_up_by_the_next_process),
 	T(a_freed_place_waits_for_the_commit),
 	T(two_first_writes_at_once_get_one_place),
