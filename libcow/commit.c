@@ -192,7 +192,7 @@ static void commit_end(struct cow_chain *chain)
 	struct cow_commit *c = &chain->commit;
 	const struct cow_plugin *plugin = chain->images[0]->plugin;
 	struct cow_request *req, *next;
-	int status = c->status;
+	int status = c->status, lost = c->lost;
 
 	each_frozen(chain, false, -1);
 	c->stage = COW_COMMIT_IDLE;
@@ -204,12 +204,16 @@ static void commit_end(struct cow_chain *chain)
 	if (status)
 		fail_starved(chain, status);
 	if (!status)
-		status = c->lost;
+		status = lost;
 	for (req = chain->active.priv.next; req != &chain->active;
 	     req = next) {
 		next = req->priv.next;
-		if (joins(chain, req))
-			cow_request_finish(chain, req, status);
+		if (!joins(chain, req))
+			continue;
+		/* Who hears of it tells of all that was copied again before the next one. */
+		if (c->lost == lost)
+			c->lost = 0;
+		cow_request_finish(chain, req, status);
 	}
 }
 

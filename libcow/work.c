@@ -42,7 +42,9 @@ int cow_work(struct cow_image *img, int (*work)(const void *arg),
 		return -EAGAIN;
 	if (w->owner) {
 		w->owner = NULL;
-		return w->io.status;
+		/* What was wanted before may not be any more. */
+		if (w->work == work && !memcmp(w->arg, arg, len))
+			return w->io.status;
 	}
 	w->owner = chain->current;
 	w->busy = true;

@@ -197,6 +197,8 @@ static int dmu_attach(struct dmu_channel *c, struct dmu_attach *a)
 	r = dmu_attach_check(a);
 	if (r)
 		return r;
+	if (dmu_disk_of(c))	/* whose reader may sleep with the mutex */
+		return -EALREADY;
 	d = dmu_disk_find(a->key);
 	if (!d)
 		return -ENODEV;

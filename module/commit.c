@@ -131,6 +131,14 @@ static bool dmu_must_tell_lost(struct dmu_disk *d)
 	return d->lost && !d->lost_told;
 }
 
+/* Does device-mapper take back what waits?  A noflush suspend may have been broken off. */
+static bool dmu_flushes_requeue(struct bio_list *flushes)
+{
+	struct bio *bio = bio_list_peek(flushes);
+
+	return bio && dmu_must_requeue(dmu_io_of(bio)->t);
+}
+
 /*
  * Is there something that a round can get on with now?  A commit that is wanted and
  * has nobody to make it waits for who attaches; flushes end without.
@@ -147,8 +155,9 @@ static bool dmu_round_due(struct dmu_disk *d)
 		return true;
 	if (tell || d->lost || !dmu_must_commit(d))
 		return d->commit_wanted || !bio_list_empty(&d->flushes);
-	return (dmu_must_fail(d) || d->mode == DMU_MODE_REQUEUE) &&
-	       !bio_list_empty(&d->flushes);
+	if (dmu_must_fail(d))
+		return !bio_list_empty(&d->flushes);
+	return dmu_flushes_requeue(&d->flushes);
 }
 
 /* The round takes all that waits. */
@@ -203,7 +212,7 @@ static void dmu_round_next(struct dmu_disk *d, blk_status_t *status,
 		commit = false;
 	}
 	/* A suspend lets no bio wait; the commit itself may still be made. */
-	if (commit && d->mode == DMU_MODE_REQUEUE)
+	if (commit && dmu_flushes_requeue(&r->flushes))
 		*status = BLK_STS_DM_REQUEUE;
 	else if (commit && dmu_must_fail(d))
 		*status = BLK_STS_IOERR;

@@ -173,31 +173,40 @@ static char *dmu_disk_refuse(struct dmu_disk *d, struct dm_target *ti,
 struct dmu_disk *dmu_disk_get(const char *key, struct dm_target *ti,
 			      unsigned int shift, char **error)
 {
-	struct dmu_disk *d;
+	struct dmu_disk *d, *new = NULL;
 
 	mutex_lock(&dmu_disks_mutex);
 	d = dmu_disk_lookup(key);
+	if (!d) {
+		/* Without the mutex: what memory waits for may need an attach. */
+		mutex_unlock(&dmu_disks_mutex);
+		new = dmu_disk_create(key, shift);
+		if (IS_ERR(new)) {
+			*error = "cannot allocate the state of the key";
+			return new;
+		}
+		mutex_lock(&dmu_disks_mutex);
+		d = dmu_disk_lookup(key);
+	}
 	if (d) {
 		*error = dmu_disk_refuse(d, ti, shift);
-		if (*error) {
-			d = ERR_PTR(-EBUSY);
-			goto out;
-		}
-		kref_get(&d->ref);
+		if (!*error)
+			kref_get(&d->ref);
 	} else {
-		d = dmu_disk_create(key, shift);
-		if (IS_ERR(d)) {
-			*error = "cannot allocate the state of the key";
-			goto out;
-		}
+		d = new;
+		new = NULL;
 		d->md = dm_table_get_md(ti->table);
 		list_add(&d->list, &dmu_disks);
+		*error = NULL;
 	}
-	d->nr_targets++;
-	d->newest_table = ti->table;
-out:
+	if (!*error) {
+		d->nr_targets++;
+		d->newest_table = ti->table;
+	}
 	mutex_unlock(&dmu_disks_mutex);
-	return d;
+	if (new)
+		dmu_disk_put(new);
+	return *error ? ERR_PTR(-EBUSY) : d;
 }
 
 void dmu_disk_put_target(struct dmu_disk *d, struct dm_table *table)
@@ -289,6 +298,24 @@ void dmu_fail_held(struct dmu_disk *d)
 	dmu_complete_list(&bios, BLK_STS_IOERR);
 }
 
+/* Does the daemon owe something, if only to read? */
+static bool dmu_daemon_owes(struct dmu_disk *d)
+{
+	enum dmu_phase phase = d->round.phase;
+
+	return !list_empty(&d->asked) || !list_empty(&d->asks) ||
+	       phase == DMU_ROUND_REPORTING || phase == DMU_ROUND_WAITING;
+}
+
+/* A drain is given up when the daemon is silent, not when there is much to do. */
+void dmu_drain_goes_on(struct dmu_disk *d)
+{
+	lockdep_assert_held(&d->lock);
+	if (d->mode == DMU_MODE_DRAIN)
+		mod_delayed_work(d->wq, &d->policy_work,
+				 DMU_DRAIN_SECONDS * HZ);
+}
+
 void dmu_policy_work(struct work_struct *work)
 {
 	struct dmu_disk *d = container_of(to_delayed_work(work),
@@ -296,7 +323,9 @@ void dmu_policy_work(struct work_struct *work)
 	bool fail;
 
 	spin_lock_irq(&d->lock);
-	if (d->mode == DMU_MODE_DRAIN)
+	if (d->mode == DMU_MODE_DRAIN && d->channel && !dmu_daemon_owes(d))
+		dmu_drain_goes_on(d);
+	else if (d->mode == DMU_MODE_DRAIN)
 		d->mode = DMU_MODE_FAIL;
 	else if (!d->channel && d->policy == DMU_POLICY_TIMEOUT)
 		d->expired = true;
@@ -356,10 +385,8 @@ void dmu_set_mode(struct dmu_disk *d, enum dmu_mode mode)
 	if (mode == DMU_MODE_DRAIN && !d->channel)
 		mode = DMU_MODE_FAIL;
 	d->mode = mode;
-	if (mode == DMU_MODE_DRAIN)
-		mod_delayed_work(d->wq, &d->policy_work,
-				 DMU_DRAIN_SECONDS * HZ);
-	else if (mode == DMU_MODE_RUN)
+	dmu_drain_goes_on(d);
+	if (mode == DMU_MODE_RUN)
 		dmu_arm_policy(d);
 	spin_unlock_irq(&d->lock);
 

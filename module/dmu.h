@@ -360,6 +360,7 @@ u64 dmu_disk_stat(struct dmu_disk *d, enum dmu_stat s);
 void dmu_disk_for_each(void (*fn)(struct dmu_disk *, void *), void *arg);
 bool dmu_must_fail(struct dmu_disk *d);
 void dmu_arm_policy(struct dmu_disk *d);
+void dmu_drain_goes_on(struct dmu_disk *d);
 void dmu_set_policy(struct dmu_disk *d, enum dmu_policy p, unsigned int timeout);
 void dmu_policy_work(struct work_struct *work);
 void dmu_fail_held(struct dmu_disk *d);
@@ -387,7 +388,13 @@ int dmu_map_erase(struct dmu_disk *d, u64 first, u64 last);
 int dmu_map_make_room(struct dmu_disk *d, u64 bytes);
 u64 dmu_map_evict(struct dmu_disk *d, u64 bytes, gfp_t gfp);
 u64 dmu_map_bytes(struct dmu_disk *d);
+bool dmu_uncommitted_fit(struct dmu_disk *d, struct dmu_target *t);
 int dmu_map_prune(struct dmu_disk *d, struct dmu_target *t, sector_t was);
+
+static inline bool dmu_is_aligned(struct block_device *bdev, sector_t sector)
+{
+	return !((sector << SECTOR_SHIFT) & (bdev_logical_block_size(bdev) - 1));
+}
 void dmu_map_destroy(struct dmu_disk *d);
 int dmu_map_settle(struct dmu_disk *d, struct dmu_cow *cow);
 int dmu_map_init(void);

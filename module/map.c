@@ -176,7 +176,8 @@ static int dmu_drop_entry(struct dmu_disk *d, u64 first, u64 last,
 	cow->mapped -= last - first + 1;
 	if (!cow->mapped)
 		list_move(&cow->list, &drop->gone);
-	if (READ_ONCE(cow->refs) > 1)
+	/* One that is not revoked may be written to first as long as somebody sees it. */
+	if (!dmu_cow_is_revoked(cow) || READ_ONCE(cow->refs) > 1)
 		drop->dirty = true;	/* or will be */
 	return 0;
 }
@@ -486,6 +487,24 @@ int dmu_map_settle(struct dmu_disk *d, struct dmu_cow *cow)
 	return r;
 }
 
+/*
+ * What was copied and is not committed stands in a device of the new table, under its
+ * index: else the daemon would be told of a place that never held it.
+ */
+bool dmu_uncommitted_fit(struct dmu_disk *d, struct dmu_target *t)
+{
+	struct dmu_cow *cow;
+	bool fit = true;
+
+	spin_lock_irq(&d->lock);
+	list_for_each_entry(cow, &d->dirty, dirty)
+		if (cow->nr_uncommitted &&
+		    (cow->dev >= t->nr_devs || t->devs[cow->dev].fresh))
+			fit = false;
+	spin_unlock_irq(&d->lock);
+	return fit;
+}
+
 static bool dmu_place_fits(struct dmu_disk *d, struct dmu_target *t, u32 dev,
 			   s64 distance, u64 first, u64 last, bool writable)
 {
@@ -495,6 +514,7 @@ static bool dmu_place_fits(struct dmu_disk *d, struct dmu_target *t, u32 dev,
 	return dev < t->nr_devs && !t->devs[dev].fresh &&
 	       !(writable && t->devs[dev].readonly) &&
 	       (s64)start + distance >= 0 &&
+	       dmu_is_aligned(t->devs[dev].dev->bdev, start + distance) &&
 	       end + distance <= bdev_nr_sectors(t->devs[dev].dev->bdev);
 }
 

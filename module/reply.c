@@ -120,7 +120,7 @@ static int dmu_check_place(struct dmu_disk *d, const struct dmu_reply *r,
 	if (sector > bdev_nr_sectors(bdev) ||
 	    len > bdev_nr_sectors(bdev) - sector)
 		return -ERANGE;
-	if ((sector << SECTOR_SHIFT) & (bdev_logical_block_size(bdev) - 1))
+	if (!dmu_is_aligned(bdev, sector))
 		return -EINVAL;
 	*distance = sector - dmu_block_to_sector(d, r->block);
 	return dmu_distance_fits(*distance) ? 0 : -ERANGE;
@@ -634,6 +634,17 @@ static int dmu_reply_commit(struct dmu_disk *d, const struct dmu_reply *r)
 	return 0;
 }
 
+/* Something that was owed is answered. */
+static void dmu_note_answer(struct dmu_disk *d, u32 type)
+{
+	if (type == DMU_RE_PRELOAD || type == DMU_RE_INVALIDATE ||
+	    type == DMU_RE_COMMIT || READ_ONCE(d->mode) != DMU_MODE_DRAIN)
+		return;
+	spin_lock_irq(&d->lock);
+	dmu_drain_goes_on(d);
+	spin_unlock_irq(&d->lock);
+}
+
 static int dmu_reply_type(struct dmu_disk *d, const struct dmu_reply *r,
 			  const char __user *bitmap)
 {
@@ -664,6 +675,8 @@ int dmu_reply(struct dmu_disk *d, const struct dmu_reply *r,
 	if (!err)
 		err = READ_ONCE(d->dead) ? -ENODEV :
 					   dmu_reply_type(d, r, bitmap);
+	if (!err)
+		dmu_note_answer(d, r->type);
 	trace_dmu_reply(d->key, r->type, r->id, r->block, r->count, err);
 	return err;
 }

@@ -212,6 +212,11 @@ static int dmu_take_over(struct dmu_target *t)
 	struct dmu_disk *d = t->disk;
 	int r;
 
+	if (!dmu_uncommitted_fit(d, t)) {
+		DMERR("%s: a device that holds uncommitted blocks is not in the new table: commit first",
+		      d->key);
+		return -EBUSY;
+	}
 	mutex_lock(&d->map_mutex);
 	r = dmu_map_prune(d, t, d->nr_sectors);
 	mutex_unlock(&d->map_mutex);
@@ -348,7 +353,7 @@ static void dmu_dtr(struct dm_target *ti)
 		if (!list_empty(&d->targets) &&
 		    dmu_take_over(list_last_entry(&d->targets,
 						  struct dmu_target, list)))
-			DMWARN("%s: no memory, attach waits for the resume",
+			DMWARN("%s: the next table does not take over, attach waits for its resume",
 			       d->key);
 	}
 	up_write(&d->table_lock);

@@ -10,6 +10,7 @@
  */
 #include "qcow2.h"
 
+#include <common/bits.h>
 #include <common/num.h>
 
 #include <errno.h>
@@ -233,8 +234,11 @@ bool qcow2_alloc_is_left(const struct qcow2 *d, uint64_t host, uint64_t count)
 {
 	const struct qcow2_alloc *a = &d->alloc;
 
-	return count == 1 && !a->gave && host < a->old_end &&
-	       (!a->device || host < a->top);
+	if (count != 1 || a->gave || host >= a->old_end ||
+	    (a->device && host >= a->top))
+		return false;
+	return a->unverified || host >= a->referred_end ||
+	       (a->left && bits_test(a->left, host));
 }
 
 /* --- Metadata ------------------------------------------------------------- */

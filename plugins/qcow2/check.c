@@ -10,6 +10,7 @@
  */
 #include "qcow2.h"
 
+#include <common/bits.h>
 #include <common/num.h>
 
 #include <errno.h>
@@ -366,6 +367,19 @@ static void refuse_fault(void *ctx, bool refcounts, const char *text)
 			text);
 }
 
+/* See qcow2_alloc_is_left(). */
+static int note_left(struct job *j, uint64_t host)
+{
+	struct qcow2_alloc *a = &j->d->alloc;
+
+	if (!a->left)
+		a->left = calloc(1, num_div_up(j->extent.end, 8));
+	if (!a->left)
+		return -ENOMEM;
+	bits_set(a->left, host);
+	return 0;
+}
+
 /* What is counted too low could be handed out, or written, for two. */
 static int verify_counts(struct job *j)
 {
@@ -388,6 +402,9 @@ static int verify_counts(struct job *j)
 				(unsigned long long)qcow2_bytes(j->d, i),
 				(unsigned long long)stored,
 				(unsigned long long)counted);
+		ret = stored == 1 && !counted ? note_left(j, i) : 0;
+		if (ret)
+			return ret;
 	}
 	return 0;
 }
@@ -417,6 +434,7 @@ int qcow2_verify(struct qcow2 *d)
 		ret = -EIO;
 	if (ret)
 		return ret;
+	d->alloc.referred_end = j.extent.end;
 	d->alloc.unverified = j.extent.end > VERIFY_WINDOWS * QCOW2_WINDOW;
 	if (d->alloc.unverified)
 		return 0;

@@ -174,6 +174,7 @@ void qcow2_close(void *handle)
 	qcow2_buffers_free(d);
 	qcow2_pending_free(d);
 	qcow2_freed_free(d);
+	free(d->alloc.left);
 	free(d->backing_path);
 	free(d);
 }

@@ -106,6 +106,9 @@ struct qcow2_alloc {
 	bool device;		/* a block device: cannot grow */
 	bool unverified;	/* what is counted as free may be in use */
 	bool gave;		/* a place was handed out since the image was opened */
+	/* When it was opened nothing referred to what is from here on ... */
+	uint64_t referred_end;
+	uint8_t *left;		/* ... and to these below, but they are counted; or NULL */
 	uint64_t cursor;	/* all free ones below were handed out */
 	uint64_t old_end;	/* nothing was ever handed out from here on */
 	uint64_t fresh;		/* ... by others; we are here */

@@ -184,7 +184,9 @@ int qcow2_rebuild(struct qcow2 *d, uint64_t end)
 {
 	struct anew a = {
 		.d = d,
-		.first = end,
+		/* A place that was handed out may hold what nothing refers to yet. */
+		.first = d->alloc.device ? end :
+			 num_max(end, num_div_up(d->file_size, d->g.cluster_size)),
 		.nr_table = 1,
 		.nr_entries = QCOW2_REFTABLE_BYTES_MAX / 8,
 	};

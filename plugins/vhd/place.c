@@ -148,7 +148,8 @@ int vhd_commit(void *handle)
 	int ret;
 
 	v->footer_writing = 0;
-	if (v->f.type == VHD_FIXED || v->footer_at == v->end)
+	/* Where no place can be given, the footer stays where it is. */
+	if (v->f.type == VHD_FIXED || v->device || v->footer_at == v->end)
 		return 0;
 	ret = cow_file_extend(v->img, 0, v->end + sizeof(v->footer));
 	if (!ret)

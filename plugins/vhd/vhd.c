@@ -261,6 +261,7 @@ static int open_image(struct vhd *v, uint32_t flags)
 	if (ret)
 		return ret;
 	v->file_bytes = st.size;
+	v->device = st.block_device;
 	ret = read_footer(v);
 	if (ret)
 		return ret;

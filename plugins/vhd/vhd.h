@@ -73,6 +73,7 @@ struct vhd {
 	unsigned int nr_regions;
 	/* Places: bytes from the start of the file, of the block's bitmap. */
 	uint64_t file_bytes;		/* when it was opened */
+	bool device;			/* no place is given: it cannot grow */
 	uint64_t end;			/* what lies from here on is free */
 	uint64_t footer_at;		/* of the footer at the end; 0: none */
 	uint64_t footer_writing;	/* in the commit that is on its way */

@@ -785,6 +785,26 @@ static void suspend_silent_daemon(void)
 	io_ok(rd);
 }
 
+/* One that answers, but has much to do, is waited for longer than that. */
+static void suspend_slow_daemon(void)
+{
+	struct io *rd[2];
+	pthread_t t;
+
+	setup();
+	rd[0] = io_start(d, IO_READ, 0, 1, 0);
+	rd[1] = io_start(d, IO_READ, 50 * BS, 1, 0);
+	t = suspend_start(DM_NOLOCKFS);
+	sleep(20);
+	re_send(c, re_linear(ev_want(c, DMU_EV_MAP, 0, 1, 0).id, 0, 1, 1, 0, 0));
+	io_ok(rd[0]);
+	sleep(20);
+	re_send(c, re_linear(ev_want(c, DMU_EV_MAP, 50, 1, 0).id, 50, 1, 1, 0, 0));
+	io_ok(rd[1]);
+	suspend_end(t, 5);
+	check_eq(dm_resume(d->name), 0);
+}
+
 /* dmsetup remove --force always returns. */
 static void force_remove(bool with_daemon)
 {
@@ -1016,6 +1036,33 @@ static void reload_new(void)
 	disk_expect(d, 10 * BS, BS, 7, 0);
 }
 
+/* Uncommitted blocks would be told of at a place that never held them. */
+static void reload_new_uncommitted(void)
+{
+	static char other[80];
+	const char *before;
+	struct dev *more;
+
+	setup();
+	before = d->devs[0];
+	more = dev_new(DEV_SECTORS);
+	re_send(c, re_preload(re_cow(0, 20, 10, 0, 400, BASE, 400)));
+	disk_write(d, 21 * BS + 1, 1, 9);
+	snprintf(other, sizeof(other), "new:%s", more->path);
+	d->devs[0] = other;
+	check_eq(disk_reload(d), 0);
+	check_eq(dm_suspend(d->name, 0), 0);
+	check_eq(dm_resume(d->name), EBUSY);
+	d->devs[0] = before;
+	check_eq(disk_reload(d), 0);
+	check_eq(dm_resume(d->name), 0);
+	ev_copied(c, 21, 1, 0, 400 + BS);
+	ev_want(c, DMU_EV_REPLAY_END, 0, 0, 0);
+	flush_and_commit();
+	disk_wait_status(d, "uncommitted", 0);
+	disk_expect(d, 21 * BS + 1, 1, 9, 21 * BS + 1);
+}
+
 /* A writable mapping on a device that is read-only in the new table. */
 static void reload_readonly(void)
 {
@@ -1166,10 +1213,11 @@ static const struct test tests[] = {
 	T(died_in_copy), T(died_with_metadata), T(discard_feature_dropped),
 	T(zeroes_feature_dropped), T(busy_before_replay), T(attach_storm),
 	T(suspend_drains), T(suspend_noflush), T(suspend_noflush_no_daemon),
-	T(suspend_no_daemon), T(suspend_daemon_dies), T(suspend_silent_daemon),
+	T(suspend_no_daemon), T(suspend_daemon_dies), T(suspend_silent_daemon), T(suspend_slow_daemon),
 	T(remove_force_no_daemon), T(remove_force_silent),
 	T(reload_same), T(reload_grown), T(reload_shrunk),
-	T(reload_shrunk_uncommitted), T(reload_devices), T(reload_new), T(reload_readonly),
+	T(reload_shrunk_uncommitted), T(reload_devices), T(reload_new),
+	T(reload_new_uncommitted), T(reload_readonly),
 	T(reload_with_held), T(load_twice), T(load_and_clear),
 	T(removed_while_attached), T(removed_uncommitted),
 };
