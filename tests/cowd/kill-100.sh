@@ -37,7 +37,14 @@ serve_again()
 
 overlay $((48 + (times < 40 ? times : 40) * 6)) 24
 cowd -p "$plugin" mydev "$image" || die "cowd"
-load_start
+# What is not delegated before it is written to is hot when all of it was.
+if [ "$plugin" != dscow ]; then
+	export LOAD_WARM=1
+	load_start
+	sleep 8
+else
+	load_start
+fi
 for n in $(seq "$times"); do
 	sleep "0.$(printf %03d $((RANDOM % 700)))"
 	kill_cowd "${whom[RANDOM % 3]}"
@@ -50,5 +57,6 @@ dmsetup status mydev
 all_is_well
 echo "$times kills of $plugin survived, seed $seed; while it was dead: $io I/Os, $firsts first writes, $idle times no I/O"
 [ $io -gt 0 ] || fail "no I/O while it was dead"
-[ $firsts -gt 0 ] || fail "no first write while it was dead"
+# The other formats give places to those who ask.
+[ $firsts -gt 0 ] || [ "$plugin" != dscow ] || fail "no first write while it was dead"
 [ $((idle * 4)) -le "$times" ] || fail "too often no I/O while it was dead"

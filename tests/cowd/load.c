@@ -17,6 +17,7 @@
  * other's blocks, but no two of them the same sectors.  In the upper half one
  * thread goes from block to block and writes to each for the first time.
  * Another one flushes.  LOAD_PACE=N makes it wait N times as long between two I/Os.
+ * With LOAD_WARM each hot block is written to once before all that.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -204,11 +205,22 @@ static void pause_ns(uint64_t ns)
 	nanosleep(&ts, NULL);
 }
 
+/* A part of the hot blocks, by each thread: a group of it lies in every one. */
+static void warm(struct worker *w, uint64_t groups)
+{
+	uint64_t g = w->number * groups / THREADS;
+
+	for (; !stopped && g < (w->number + 1) * groups / THREADS; g++)
+		write_some(w, (g * THREADS + w->number) * GROUP, 1);
+}
+
 static void *run_hot(void *data)
 {
 	struct worker *w = data;
 	uint64_t groups = w->st->sectors / 2 / GROUP / THREADS;
 
+	if (getenv("LOAD_WARM"))
+		warm(w, groups);
 	while (!stopped) {
 		uint64_t group = next_random(w) % groups * THREADS + w->number;
 		unsigned int first = (unsigned int)(next_random(w) % GROUP);
