@@ -20,10 +20,12 @@ bool qcow2_must_fill(const struct qcow2 *d, const struct qcow2_entry *e)
 	return d->g.extended && (e->compressed || (e->alloc && !e->copied));
 }
 
+/* Compared by cow_work(), so without padding. */
 struct fill {
 	struct qcow2 *d;
-	struct qcow2_entry e;
-	uint64_t place;
+	uint64_t host, place;
+	uint64_t compressed, sectors;
+	uint64_t alloc;
 };
 
 /* In libcow's helper thread, where ->read() runs, too. */
@@ -34,17 +36,17 @@ static int fill(const void *arg)
 	uint32_t bs = d->g.block_size, sub;
 	int ret = 0;
 
-	if (f->e.compressed) {
-		ret = qcow2_unpack(d, f->e.host, f->e.sectors);
+	if (f->compressed) {
+		ret = qcow2_unpack(d, f->host, (uint32_t)f->sectors);
 		if (!ret)
 			ret = cow_write(d->img, 0, d->unpacked,
 					d->g.cluster_size, f->place);
 	}
 	for (sub = 0; !ret && sub < 32; sub++) {
-		if (!(f->e.alloc >> sub & 1))
+		if (!(f->alloc >> sub & 1))
 			continue;
 		ret = cow_read(d->img, 0, d->unpacked, bs,
-			       f->e.host + (uint64_t)sub * bs);
+			       f->host + (uint64_t)sub * bs);
 		if (!ret)
 			ret = cow_write(d->img, 0, d->unpacked, bs,
 					f->place + (uint64_t)sub * bs);
@@ -56,7 +58,11 @@ static int fill(const void *arg)
 
 int qcow2_fill(struct qcow2 *d, const struct qcow2_entry *e, uint64_t place)
 {
-	struct fill f = { d, *e, place };
+	struct fill f = {
+		.d = d,			.host = e->host,
+		.place = place,		.compressed = e->compressed,
+		.sectors = e->sectors,	.alloc = e->alloc,
+	};
 
 	return cow_work(d->img, fill, &f, sizeof(f));
 }

@@ -471,7 +471,8 @@ int cow_commit_first(struct cow_image *img);
  * In a callback that is restarted: let work(arg) run in the thread that
  * ->read() runs in, by the same rules; it may use cow_write() and cow_sync(),
  * too.  -EAGAIN until it is through, then its result, once: so note that it
- * was done.  len bytes of arg are copied.  One work runs at a time.
+ * was done.  len bytes of arg are copied, and compared when it is asked for
+ * again: none may be undefined.  Other work is begun anew.  One runs at a time.
  */
 int cow_work(struct cow_image *img, int (*work)(const void *arg),
 	     const void *arg, size_t len);
