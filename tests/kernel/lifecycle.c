@@ -789,17 +789,20 @@ static void suspend_silent_daemon(void)
 static void suspend_slow_daemon(void)
 {
 	struct io *rd[2];
+	uint64_t id[2];
 	pthread_t t;
 
 	setup();
 	rd[0] = io_start(d, IO_READ, 0, 1, 0);
+	id[0] = ev_want(c, DMU_EV_MAP, 0, 1, 0).id;
 	rd[1] = io_start(d, IO_READ, 50 * BS, 1, 0);
+	id[1] = ev_want(c, DMU_EV_MAP, 50, 1, 0).id;
 	t = suspend_start(DM_NOLOCKFS);
 	sleep(20);
-	re_send(c, re_linear(ev_want(c, DMU_EV_MAP, 0, 1, 0).id, 0, 1, 1, 0, 0));
+	re_send(c, re_linear(id[0], 0, 1, 1, 0, 0));
 	io_ok(rd[0]);
 	sleep(20);
-	re_send(c, re_linear(ev_want(c, DMU_EV_MAP, 50, 1, 0).id, 50, 1, 1, 0, 0));
+	re_send(c, re_linear(id[1], 50, 1, 1, 0, 0));
 	io_ok(rd[1]);
 	suspend_end(t, 5);
 	check_eq(dm_resume(d->name), 0);
