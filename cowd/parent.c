@@ -90,10 +90,10 @@ void worker_ended(int status)
 {
 	const char *name = parent.options->name;
 
+	parent.worker = 0;	/* the number may be another's from now on */
 	if (parent.sock >= 0)
 		read_worker(UINT_MAX);	/* its last words */
 	requests_tell_dropped();
-	parent.worker = 0;
 	if (parent.state == STARTING) {
 		/* One sentence: the worker's own, if it said one. */
 		if (!parent.breached)

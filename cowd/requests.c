@@ -47,7 +47,8 @@ static void breach(const char *what)
 	parent.breached = true;
 	cowd_error(-EPROTO, "the worker was ended: it went against the rules (%s)",
 		   what);
-	kill(parent.worker, SIGKILL);
+	if (parent.worker)
+		kill(parent.worker, SIGKILL);
 }
 
 static void reply(int status, int fd)
@@ -57,7 +58,7 @@ static void reply(int status, int fd)
 	answer.type = COWD_MSG_REPLY;
 	answer.status = status;
 	/* It waits for this one, so that there is room, or it reads nothing. */
-	if (cowd_msg_send(parent.sock, &answer, fd, 0))
+	if (cowd_msg_send(parent.sock, &answer, fd, 0) == -EAGAIN)
 		breach("it does not take its answers");
 	if (fd >= 0)
 		close(fd);

@@ -3,6 +3,7 @@
  * See sinks.h.  syslog(3) waits for room in the socket, so its line (RFC 3164, as it
  * is written to the local socket: no host name) is sent from here.
  */
+#include <errno.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -23,13 +24,16 @@ void cowd_to_stderr(const char *text)
 		fprintf(stderr, "cowd: %s\n", text);
 }
 
-static int connect_log(void)
+static int connect_log(int type)
 {
 	struct sockaddr_un to = { .sun_family = AF_UNIX, .sun_path = "/dev/log" };
-	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
 	if (fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof(to))) {
+		int err = errno;
+
 		close(fd);
+		errno = err;
 		fd = -1;
 	}
 	return fd;
@@ -38,7 +42,7 @@ static int connect_log(void)
 /* Who reads the log may have been started anew: connected afresh for each line. */
 void cowd_to_syslog(int priority, const char *name, const char *text)
 {
-	char line[COWD_LOG_MAX + 128], date[32] = "";
+	char line[COWD_LOG_MAX + 256], date[32] = "";
 	time_t now = time(NULL);
 	struct tm tm;
 	int fd, len;
@@ -49,7 +53,11 @@ void cowd_to_syslog(int priority, const char *name, const char *text)
 		       LOG_DAEMON | priority, date, (int)getpid(), name, text);
 	if (len >= (int)sizeof(line))
 		len = sizeof(line) - 1;
-	fd = connect_log();
+	fd = connect_log(SOCK_DGRAM);
+	if (fd < 0 && errno == EPROTOTYPE) {
+		fd = connect_log(SOCK_STREAM);
+		len++;		/* there the NUL ends a line */
+	}
 	if (fd < 0)
 		return;
 	send(fd, line, (size_t)len, MSG_NOSIGNAL);

@@ -181,7 +181,7 @@ static int run_change(struct cow_chain *chain, struct cow_request *req)
 
 /* --- Run ------------------------------------------------------------------ */
 
-/* The oldest keeps what it has; see table.c. */
+/* The oldest that waits behind no other one keeps what it has; see table.c. */
 static bool is_oldest(const struct cow_chain *chain,
 		      const struct cow_request *req)
 {
@@ -189,7 +189,7 @@ static bool is_oldest(const struct cow_chain *chain,
 
 	if (chain->commit.stage == COW_COMMIT_HOOK)
 		return false;
-	while (r->op == COW_OP_COMMIT && r != req)
+	while ((r->op == COW_OP_COMMIT || r->priv.behind) && r != req)
 		r = r->priv.next;
 	return r == req;
 }

@@ -582,6 +582,8 @@ int dmu_round_flushed(struct dmu_disk *d, u64 id, int error)
 	spin_lock_irq(&d->lock);
 	if (!error)
 		d->metadata_done = r->metadata_seq;
+	if (!bio_list_empty(&r->flushes))
+		dmu_drain_goes_on(d);
 	bio_list_merge(&bios, &r->flushes);
 	bio_list_init(&r->flushes);
 	r->flush = false;

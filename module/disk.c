@@ -298,16 +298,18 @@ void dmu_fail_held(struct dmu_disk *d)
 	dmu_complete_list(&bios, BLK_STS_IOERR);
 }
 
-/* Does the daemon owe something, if only to read? */
+/* Is something held that the daemon, or a commit, has to let go? */
 static bool dmu_daemon_owes(struct dmu_disk *d)
 {
-	enum dmu_phase phase = d->round.phase;
-
 	return !list_empty(&d->asked) || !list_empty(&d->asks) ||
-	       phase == DMU_ROUND_REPORTING || phase == DMU_ROUND_WAITING;
+	       !list_empty(&d->stalled) || !bio_list_empty(&d->flushes) ||
+	       !bio_list_empty(&d->round.flushes);
 }
 
-/* A drain is given up when the daemon is silent, not when there is much to do. */
+/*
+ * A drain is given up when the daemon lets nothing go for so long, not when there is
+ * much to do: this says that it did.
+ */
 void dmu_drain_goes_on(struct dmu_disk *d)
 {
 	lockdep_assert_held(&d->lock);

@@ -487,6 +487,17 @@ int dmu_map_settle(struct dmu_disk *d, struct dmu_cow *cow)
 	return r;
 }
 
+/* Every index of the live table has the same meaning in @t. */
+static bool dmu_same_indexes(struct dmu_disk *d, struct dmu_target *t)
+{
+	unsigned int i;
+
+	for (i = 0; i < t->nr_devs; i++)
+		if (t->devs[i].fresh)
+			return false;
+	return !d->target || t->nr_devs >= d->target->nr_devs;
+}
+
 /*
  * What was copied and is not committed stands in a device of the new table, under its
  * index: else the daemon would be told of a place that never held it.
@@ -494,15 +505,20 @@ int dmu_map_settle(struct dmu_disk *d, struct dmu_cow *cow)
 bool dmu_uncommitted_fit(struct dmu_disk *d, struct dmu_target *t)
 {
 	struct dmu_cow *cow;
-	bool fit = true;
+	bool fit = true, all;
+	u64 seen = 0;
 
 	spin_lock_irq(&d->lock);
-	list_for_each_entry(cow, &d->dirty, dirty)
+	list_for_each_entry(cow, &d->dirty, dirty) {
+		seen += cow->nr_uncommitted;
 		if (cow->nr_uncommitted &&
 		    (cow->dev >= t->nr_devs || t->devs[cow->dev].fresh))
 			fit = false;
+	}
+	/* A round may have the list in its hands. */
+	all = seen == atomic64_read(&d->nr_uncommitted);
 	spin_unlock_irq(&d->lock);
-	return fit;
+	return fit && (all || dmu_same_indexes(d, t));
 }
 
 static bool dmu_place_fits(struct dmu_disk *d, struct dmu_target *t, u32 dev,

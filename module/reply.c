@@ -283,6 +283,8 @@ static void dmu_answer(struct dmu_disk *d, u64 id, const struct dmu_mapping *m,
 		else if (remember)
 			dmu_cell_unread(d, cell);
 	}
+	if (!bio_list_empty(&bios))
+		dmu_drain_goes_on(d);
 	spin_unlock_irq(&d->lock);
 
 	if (!remembered) {
@@ -464,6 +466,7 @@ static int dmu_reply_fail(struct dmu_disk *d, const struct dmu_reply *r)
 		if (cell->kind == DMU_CELL_ASK && cell->id == r->id)
 			dmu_cell_release(d, cell, &bios);
 	}
+	dmu_drain_goes_on(d);
 	spin_unlock_irq(&d->lock);
 	while ((bio = bio_list_pop(&bios)))
 		dmu_end_unsent(bio, dmu_status_of(r->error));
@@ -482,6 +485,7 @@ static int dmu_reply_done(struct dmu_disk *d, const struct dmu_reply *r)
 		if (cell->kind != DMU_CELL_REQUEST || cell->id != r->id)
 			continue;
 		dmu_cell_release(d, cell, &bios);
+		dmu_drain_goes_on(d);
 		err = 0;
 		break;
 	}
@@ -634,17 +638,6 @@ static int dmu_reply_commit(struct dmu_disk *d, const struct dmu_reply *r)
 	return 0;
 }
 
-/* Something that was owed is answered. */
-static void dmu_note_answer(struct dmu_disk *d, u32 type)
-{
-	if (type == DMU_RE_PRELOAD || type == DMU_RE_INVALIDATE ||
-	    type == DMU_RE_COMMIT || READ_ONCE(d->mode) != DMU_MODE_DRAIN)
-		return;
-	spin_lock_irq(&d->lock);
-	dmu_drain_goes_on(d);
-	spin_unlock_irq(&d->lock);
-}
-
 static int dmu_reply_type(struct dmu_disk *d, const struct dmu_reply *r,
 			  const char __user *bitmap)
 {
@@ -675,8 +668,6 @@ int dmu_reply(struct dmu_disk *d, const struct dmu_reply *r,
 	if (!err)
 		err = READ_ONCE(d->dead) ? -ENODEV :
 					   dmu_reply_type(d, r, bitmap);
-	if (!err)
-		dmu_note_answer(d, r->type);
 	trace_dmu_reply(d->key, r->type, r->id, r->block, r->count, err);
 	return err;
 }

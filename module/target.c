@@ -213,7 +213,7 @@ static int dmu_take_over(struct dmu_target *t)
 	int r;
 
 	if (!dmu_uncommitted_fit(d, t)) {
-		DMERR("%s: a device that holds uncommitted blocks is not in the new table: commit first",
+		DMERR("%s: a device that holds uncommitted blocks is not in the new table: load one that has it",
 		      d->key);
 		return -EBUSY;
 	}
@@ -628,7 +628,7 @@ static void dmu_io_hints(struct dm_target *ti, struct queue_limits *limits)
 
 struct target_type dmu_target_type = {
 	.name			= DMU_TARGET_NAME,
-	.version		= { 1, 0, 0 },
+	.version		= { 1, 1, 0 },
 	.module			= THIS_MODULE,
 	.ctr			= dmu_ctr,
 	.dtr			= dmu_dtr,

@@ -409,6 +409,7 @@ static int make_space(struct vmdk *v, struct vmdk_extent *e)
 static int scan_extent(struct vmdk *v, struct vmdk_extent *e)
 {
 	struct vmdk_scan scan = { .v = v, .e = e, .repair = e->h.unclean };
+	uint64_t end;
 	int ret;
 
 	ret = round_file(v, e);
@@ -426,10 +427,10 @@ static int scan_extent(struct vmdk *v, struct vmdk_extent *e)
 			"has grains in its file %u that do not stand at multiples of their size: it can only be read; put an overlay on it",
 			e->file);
 	/* A repair may have put tables behind what was the end. */
-	if (e->end / e->space.unit > e->space.end) {
-		bits_set_run(e->space.ref, e->space.end,
-			     e->end / e->space.unit - e->space.end);
-		e->space.end = e->end / e->space.unit;
+	end = num_min(e->end, VMDK_FILE_MAX) / e->space.unit;
+	if (end > e->space.end) {
+		bits_set_run(e->space.ref, e->space.end, end - e->space.end);
+		e->space.end = end;
 	}
 	space_ready(&e->space);
 	/* The disk has this mark already, and it says no more than before. */

@@ -41,7 +41,11 @@ cowd -p "$plugin" mydev "$image" || die "cowd"
 if [ "$plugin" != dscow ]; then
 	export LOAD_WARM=1
 	load_start
-	sleep 8
+	for _ in $(seq 600); do
+		[ "$(counted warm)" != 4 ] || break
+		sleep 0.2
+	done
+	[ "$(counted warm)" = 4 ] || die "the load does not get warm"
 else
 	load_start
 fi

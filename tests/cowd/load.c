@@ -53,6 +53,7 @@ struct state {
 	uint64_t sectors, filled, seed;
 	_Atomic uint64_t reads, writes, firsts, flushes;
 	_Atomic uint64_t errors;
+	_Atomic uint64_t warm;		/* threads that have written to all of theirs once */
 	_Atomic uint64_t slowest_us;
 	uint32_t version[];
 };
@@ -205,13 +206,13 @@ static void pause_ns(uint64_t ns)
 	nanosleep(&ts, NULL);
 }
 
-/* A part of the hot blocks, by each thread: a group of it lies in every one. */
 static void warm(struct worker *w, uint64_t groups)
 {
-	uint64_t g = w->number * groups / THREADS;
+	uint64_t g;
 
-	for (; !stopped && g < (w->number + 1) * groups / THREADS; g++)
-		write_some(w, (g * THREADS + w->number) * GROUP, 1);
+	for (g = 0; !stopped && g < groups; g++)
+		write_some(w, (g * THREADS + w->number) * GROUP, GROUP);
+	w->st->warm++;
 }
 
 static void *run_hot(void *data)
@@ -325,9 +326,9 @@ static struct state *map_state(const char *path, uint64_t sectors)
 
 static void print_count(struct state *st)
 {
-	printf("total=%" PRIu64 " reads=%" PRIu64 " writes=%" PRIu64 " firsts=%" PRIu64 " flushes=%" PRIu64 " slowest_ms=%" PRIu64 " errors=%" PRIu64 "\n",
+	printf("total=%" PRIu64 " reads=%" PRIu64 " writes=%" PRIu64 " firsts=%" PRIu64 " flushes=%" PRIu64 " slowest_ms=%" PRIu64 " warm=%" PRIu64 " errors=%" PRIu64 "\n",
 	       st->reads + st->writes, st->reads, st->writes, st->firsts,
-	       st->flushes, st->slowest_us / 1000, st->errors);
+	       st->flushes, st->slowest_us / 1000, st->warm, st->errors);
 }
 
 static int fill(const char *path, uint64_t mib)

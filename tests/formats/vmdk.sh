@@ -340,4 +340,13 @@ repair()
 next_seed
 check "a damaged table is repaired from its copy" repair
 
+# No place beyond 2 TiB can be said in a grain table.
+larger_than_can_be_said()
+{
+	rm -f image
+	"$COWIMG" create -f vmdk image 10m && truncate -s 3T image &&
+		oracle_write vmdk image "$SEED" 100
+}
+
+check "a file of 3 TiB" larger_than_can_be_said
 finish
