@@ -29,6 +29,11 @@
 #error "dm-userspace wants a 64-bit kernel"
 #endif
 
+/* Who reads the map spins for who stores into it, which must not be preempted. */
+#ifdef CONFIG_PREEMPT_RT
+#error "dm-userspace does not run on PREEMPT_RT"
+#endif
+
 #define DM_MSG_PREFIX "userspace"
 
 /* What an entry of the map is reckoned at; see docs/kernel.md, I12. */
