@@ -406,15 +406,21 @@ static void answer_avoids_what_was_copied(void **state)
 	assert_int_equal(replied(DMU_RE_MAP, 4, NULL), 1);
 }
 
+/* The question 4, of block 10: libcow has not answered it yet. */
+static void question_on_its_way(struct cowd_serve *serve)
+{
+	cow.at_once = false;
+	may_complete = false;
+	event(DMU_EV_MAP, 0, 4, 10, 1);
+	work(serve);
+}
+
 /* Also when the change is through before the answer is there. */
 static void answer_from_before_a_copy_is_not_given(void **state)
 {
 	event(DMU_EV_REPLAY_END, 0, 0, 0, 0);
 	work(*state);
-	cow.at_once = false;
-	may_complete = false;
-	event(DMU_EV_MAP, 0, 4, 10, 1);
-	work(*state);
+	question_on_its_way(*state);
 	event(DMU_EV_COPIED, 0, 0, 120, 1);
 	work(*state);
 	may_complete = true;
@@ -766,10 +772,7 @@ static void answer_on_its_way_gives_in_to_a_discard(void **state)
 {
 	struct dmu_reply reply;
 
-	cow.at_once = false;
-	may_complete = false;
-	event(DMU_EV_MAP, 0, 4, 10, 1);
-	work(*state);
+	question_on_its_way(*state);
 	event(DMU_EV_DISCARD, 0, 3, 100, 50);
 	work(*state);
 	may_complete = true;
