@@ -1222,6 +1222,8 @@ int cowd_serve_work(struct cowd_serve *s)
 
 	if (s->fatal)
 		return s->fatal;
+	if (s->stopped)
+		return -EPIPE;
 	ask_for_commit(s);
 	look_for_room(s);
 	cow_dispatch(s->chain);

@@ -32,7 +32,10 @@ uint64_t cowd_serve_features(const struct cow_chain *chain);
  * caller's then.
  */
 int cowd_serve_new(struct cow_chain *chain, int fd, struct cowd_serve **serve);
-/* Answer nothing any more: the chain is about to cancel its requests. */
+/*
+ * Answer nothing any more: what the chain's requests end with from now on says
+ * nothing about the image.  NULL is allowed.
+ */
 void cowd_serve_stop(struct cowd_serve *serve);
 /* Frees; the chain stays, and no request may be in flight in it. */
 void cowd_serve_free(struct cowd_serve *serve);
@@ -45,7 +48,7 @@ int cowd_serve_timeout(const struct cowd_serve *serve);
 
 /*
  * Do what can be done without waiting.  0; -ENODEV when the target is gone;
- * another error that ends the service.
+ * -EPIPE after cowd_serve_stop(); another error that ends the service.
  */
 int cowd_serve_work(struct cowd_serve *serve);
 /* The target is gone: may what it left uncommitted go to the image? */

@@ -80,7 +80,8 @@ static void send_stats(void)
 
 /*
  * Send @worker.msg and wait for the answer, which replaces it.  The parent's
- * own waits are bounded, and without the parent there is nothing to do here.
+ * own waits are bounded.  Without the parent nothing is answered any more: what
+ * fails for that alone is for the next daemon to do.
  */
 static int call_parent(int fd, int *answer_fd)
 {
@@ -94,7 +95,9 @@ static int call_parent(int fd, int *answer_fd)
 		if (worker.msg.type == COWD_MSG_GET_STATS)
 			send_stats();
 	}
-	if (!err)
+	if (err)
+		cowd_serve_stop(worker.serve);
+	else
 		err = worker.msg.status;
 	if (answer_fd && !err)
 		*answer_fd = got;

@@ -9,10 +9,12 @@
  *			how many steps there were, at which to die (0: none), and
  *			the name of the last step
  *
+ *	CRASH_AT_CALL	if set: die before the first step of that name instead
+ *
  *	CRASH_AT_LINGER	if set: who has removed a device, and who ends, takes so many
  *			milliseconds more for it
  *
- * crash-steps.sh does that.
+ * crash-steps.sh and orphan.sh do that.
  */
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -59,8 +61,11 @@ static void attach_page(void)
 
 static void step(const char *name)
 {
+	const char *call = getenv("CRASH_AT_CALL");
 	uint64_t n;
 
+	if (call && !strcmp(call, name))
+		raise(SIGKILL);
 	if (!page)
 		return;
 	n = ++page->steps;

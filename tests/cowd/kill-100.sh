@@ -12,13 +12,17 @@ arguments "$@"
 idle=0 io=0 firsts=0
 whom=(pid worker both)
 
-# Counts what the kernel does alone.
+# Counts what the kernel does alone. A machine that is busy may take a while to begin.
 while_dead()
 {
 	local io_before firsts_before
 	io_before=$(counted total)
 	firsts_before=$(counted firsts)
 	sleep "0.$((1 + RANDOM % 4))"
+	for _ in $(seq 20); do
+		[ "$(counted total)" = "$io_before" ] || break
+		sleep 0.1
+	done
 	load_runs "kill $1"
 	io_before=$(($(counted total) - io_before))
 	[ $io_before -gt 0 ] || idle=$((idle + 1))
