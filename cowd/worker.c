@@ -327,6 +327,7 @@ static int finish(void)
 	struct cow_request commit = { .op = COW_OP_COMMIT };
 	int err = 0;
 
+	worker.serving = false;	/* there is no device to be made larger */
 	if (!cowd_serve_may_commit(worker.serve))
 		return cowd_error(-EIO, "what was not committed is left out, as a flush failed and data may be lost");
 	if (cow_chain_dirty(worker.chain))

@@ -18,6 +18,7 @@
  */
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <libaio.h>
 #include <linux/dm-ioctl.h>
 #include <linux/loop.h>
 #include <signal.h>
@@ -180,12 +181,11 @@ int fdatasync(int fd)
 	return real(fd);
 }
 
-struct iocb;
-int io_submit(void *context, long n, struct iocb **cbs);
-int io_submit(void *context, long n, struct iocb **cbs)
+int io_submit(io_context_t context, long n, struct iocb **cbs)
 {
-	REAL(int, io_submit, void *, long, struct iocb **);
-	step("io_submit");
+	REAL(int, io_submit, io_context_t, long, struct iocb **);
+	step(cbs[0]->aio_lio_opcode == IO_CMD_PREAD ? "io_submit" :
+						      "io_submit to write");
 	return real(context, n, cbs);
 }
 

@@ -12,17 +12,13 @@ arguments "$@"
 idle=0 io=0 firsts=0
 whom=(pid worker both)
 
-# Counts what the kernel does alone. A machine that is busy may take a while to begin.
+# Counts what the kernel does alone.
 while_dead()
 {
 	local io_before firsts_before
 	io_before=$(counted total)
 	firsts_before=$(counted firsts)
 	sleep "0.$((1 + RANDOM % 4))"
-	for _ in $(seq 20); do
-		[ "$(counted total)" = "$io_before" ] || break
-		sleep 0.1
-	done
 	load_runs "kill $1"
 	io_before=$(($(counted total) - io_before))
 	[ $io_before -gt 0 ] || idle=$((idle + 1))
@@ -41,18 +37,7 @@ serve_again()
 
 overlay $((48 + (times < 40 ? times : 40) * 6)) 24
 cowd -p "$plugin" mydev "$image" || die "cowd"
-# What is not delegated before it is written to is hot when all of it was.
-if [ "$plugin" != dscow ]; then
-	export LOAD_WARM=1
-	load_start
-	for _ in $(seq 600); do
-		[ "$(counted warm)" != 4 ] || break
-		sleep 0.2
-	done
-	[ "$(counted warm)" = 4 ] || die "the load does not get warm"
-else
-	load_start
-fi
+load_start
 for n in $(seq "$times"); do
 	sleep "0.$(printf %03d $((RANDOM % 700)))"
 	kill_cowd "${whom[RANDOM % 3]}"

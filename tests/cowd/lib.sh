@@ -180,15 +180,19 @@ base_is_kept()
 }
 
 # The load in the background, on mydev, or its continuation; counted COUNTER tells how far it is.
+# What is not delegated before it is written to is hot when all of it was.
 load_start()
 {
-	local before=0
-	[ ! -s state ] || before=$(counted total)
+	local before=0 warm=0
+	[ ! -s state ] || before=$(counted total) warm=$(counted warm)
+	[ "$plugin" = dscow ] || export LOAD_WARM=1
 	"$load" run /dev/mapper/mydev state "$filled" "${seed:-1}" &
 	load_pid=$!
-	for _ in $(seq 100); do
-		[ -s state ] && [ "$(counted total)" -gt "$before" ] && return
+	for _ in $(seq 1200); do
 		sleep 0.1
+		[ -s state ] && [ "$(counted total)" -gt "$before" ] || continue
+		[ "$plugin" = dscow ] || [ "$(counted warm)" = $((warm + 4)) ] || continue
+		return
 	done
 	die "the load does not start"
 }
@@ -200,7 +204,8 @@ counted()
 
 load_runs()
 {
-	kill -0 "$load_pid" 2>/dev/null || die "$*: the load ended by an error"
+	kill -0 "$load_pid" 2>/dev/null && [ "$(counted errors)" = 0 ] ||
+		die "$*: the load has seen an error"
 }
 
 load_stop()

@@ -3,7 +3,7 @@
 # cowctl upgrade: the cowd that is installed takes over from the one that runs,
 # under a load that verifies, and hot I/O goes on.  Then what a supervisor's
 # Restart= does, by the command line of the unit, when parent, worker or both die.
-#	upgrade.sh [--long | --times N] [--seed S]
+#	upgrade.sh [--long | --times N] [--seed S] [--plugin NAME]
 # shellcheck source=tests/cowd/lib.sh
 . "$(dirname "$0")/lib.sh"
 export LOAD_PACE=10	# leaves the processor to the commands that are tried
@@ -46,7 +46,7 @@ upgrade_once()
 }
 
 overlay 96 16
-cowd -p dscow --policy fail mydev a.dscow || die "cowd"
+cowd -p "$plugin" --policy fail mydev "$image" || die "cowd"
 load_start
 for n in $(seq "$times"); do
 	upgrade_once "$n" ""
@@ -88,7 +88,7 @@ command=$(sed -n "s/^ExecStart=.bin.sh -c '\(.*\)'$/\1/; s/%i/mydev/gp" "$unit")
 [ -n "$command" ] || die "$unit: no ExecStart"
 supervise()
 {
-	while ! FORMAT=dscow IMAGE=$work/a.dscow OPTIONS='' sh -c "$command" 2>>fg.log; do
+	while ! FORMAT=$plugin IMAGE=$work/$image OPTIONS='' sh -c "$command" 2>>fg.log; do
 		sleep 1
 	done
 }
@@ -123,5 +123,5 @@ load_stop
 cowctl stop mydev || fail "cowctl stop"
 wait %supervise 2>/dev/null
 nothing_left "supervised"
-cowd -p dscow mydev a.dscow || die "cowd"
+cowd -p "$plugin" mydev "$image" || die "cowd"
 all_is_well
