@@ -10,6 +10,10 @@
  * Where none is, for large blocks, and for zeroes, kcopyd copies, which has
  * reserves, and the write runs again behind it: this is the way that always
  * goes on.
+ *
+ * Writeback sends page after page, each to a block of its own: copies take a
+ * multiple of the memory that they are to free. So there are only so many at a
+ * time, of both kinds; the others wait, in order, for one to end.
  */
 #include "dmu.h"
 #include "trace.h"
@@ -20,6 +24,11 @@
 
 /* Buffers kept for the next copies: pages fresh from the kernel are zeroed first. */
 #define DMU_COPY_IDLE_BYTES	(2 << 20)
+
+/* Copies at a time: so much memory, but some of any size. */
+#define DMU_COPIES_BYTES	(16 << 20)
+#define DMU_COPIES_MIN		4
+#define DMU_COPIES_MAX		256
 
 struct dmu_copy {
 	struct list_head list;		/* lock: disk->idle_copies */
@@ -143,6 +152,9 @@ static void dmu_copy_end(struct dmu_io *io, blk_status_t status, struct dmu_copy
 		dmu_cow_mark_dirty(cow, io->cell.first, 1);
 	dmu_cell_release(d, &io->cell, &bios);
 	dmu_cow_put(cow);
+	d->nr_copies--;
+	if (!list_empty(&d->waiting_copies))
+		queue_work(d->wq, &d->copy_work);
 	if (c && !status)
 		leader = bio_list_pop(&bios);
 	if (c && dmu_copy_keep(d, c))
@@ -300,23 +312,18 @@ static struct dmu_copy *dmu_copy_alloc(struct dmu_disk *d)
 	return c;
 }
 
-/* NULL: kcopyd has to do it. */
-static struct dmu_copy *dmu_copy_get(struct dmu_io *io)
+/* One that was kept, or NULL. */
+static struct dmu_copy *dmu_copy_take_idle(struct dmu_disk *d)
 {
-	struct dmu_disk *d = io->t->disk;
 	struct dmu_copy *c;
-	unsigned long flags;
 
-	if (!dmu_copy_suits(io))
-		return NULL;
-	spin_lock_irqsave(&d->lock, flags);
+	lockdep_assert_held(&d->lock);
 	c = list_first_entry_or_null(&d->idle_copies, struct dmu_copy, list);
 	if (c) {
 		list_del(&c->list);
 		d->nr_idle_copies--;
 	}
-	spin_unlock_irqrestore(&d->lock, flags);
-	return c ?: dmu_copy_alloc(d);
+	return c;
 }
 
 /* by kcopyd, before the write */
@@ -354,15 +361,6 @@ static struct dmu_io *dmu_next_failed(struct dmu_disk *d)
 	return cell ? container_of(cell, struct dmu_io, cell) : NULL;
 }
 
-void dmu_copy_work(struct work_struct *work)
-{
-	struct dmu_disk *d = container_of(work, struct dmu_disk, copy_work);
-	struct dmu_io *io;
-
-	while ((io = dmu_next_failed(d)))
-		dmu_copy_end(io, dmu_copy_failed(io), NULL);
-}
-
 static void dmu_copy_done(int read_err, unsigned long write_err, void *context)
 {
 	struct dmu_io *io = context;
@@ -380,13 +378,14 @@ static void dmu_copy_done(int read_err, unsigned long write_err, void *context)
 	spin_unlock_irq(&d->lock);
 }
 
-/* The cell of @io is in place; from here on @io may be gone at any time. */
-void dmu_copy_start(struct dmu_io *io)
+/* @c is a buffer that was kept, or NULL. */
+static void dmu_copy_begin(struct dmu_io *io, struct dmu_copy *c)
 {
 	struct dmu_disk *d = io->t->disk;
 	struct dm_io_region from, to = dmu_copy_to(io);
-	struct dmu_copy *c = dmu_copy_get(io);
 
+	if (!c && dmu_copy_suits(io))
+		c = dmu_copy_alloc(d);
 	if (c) {
 		c->io = io;
 		dmu_copy_read(c);
@@ -396,4 +395,67 @@ void dmu_copy_start(struct dmu_io *io)
 		from = dmu_copy_from(io);
 		dm_kcopyd_copy(d->kcopyd, &from, 1, &to, 0, dmu_copy_done, io);
 	}
+}
+
+static bool dmu_copy_has_room(struct dmu_disk *d)
+{
+	unsigned int shift = d->block_shift + SECTOR_SHIFT;
+
+	lockdep_assert_held(&d->lock);
+	return d->nr_copies < clamp_t(unsigned int, DMU_COPIES_BYTES >> shift,
+				      DMU_COPIES_MIN, DMU_COPIES_MAX);
+}
+
+/* The cell of @io is in place; from here on @io may be gone at any time. */
+void dmu_copy_start(struct dmu_io *io)
+{
+	struct dmu_disk *d = io->t->disk;
+	struct dmu_copy *c = NULL;
+	unsigned long flags;
+
+	spin_lock_irqsave(&d->lock, flags);
+	if (!dmu_copy_has_room(d)) {
+		list_add_tail(&io->cell.list, &d->waiting_copies);
+		spin_unlock_irqrestore(&d->lock, flags);
+		return;
+	}
+	d->nr_copies++;
+	if (dmu_copy_suits(io))
+		c = dmu_copy_take_idle(d);
+	spin_unlock_irqrestore(&d->lock, flags);
+	dmu_copy_begin(io, c);
+}
+
+/* The first one that waits, if it has its turn. */
+static struct dmu_io *dmu_next_waiting(struct dmu_disk *d, struct dmu_copy **c)
+{
+	struct dmu_cell *cell = NULL;
+	struct dmu_io *io = NULL;
+
+	*c = NULL;
+	spin_lock_irq(&d->lock);
+	if (dmu_copy_has_room(d))
+		cell = list_first_entry_or_null(&d->waiting_copies,
+						struct dmu_cell, list);
+	if (cell) {
+		list_del(&cell->list);
+		io = container_of(cell, struct dmu_io, cell);
+		d->nr_copies++;
+		if (dmu_copy_suits(io))
+			*c = dmu_copy_take_idle(d);
+	}
+	spin_unlock_irq(&d->lock);
+	return io;
+}
+
+void dmu_copy_work(struct work_struct *work)
+{
+	struct dmu_disk *d = container_of(work, struct dmu_disk, copy_work);
+	struct dmu_copy *c;
+	struct dmu_io *io;
+
+	while ((io = dmu_next_waiting(d, &c)))
+		dmu_copy_begin(io, c);
+	while ((io = dmu_next_failed(d)))
+		dmu_copy_end(io, dmu_copy_failed(io), NULL);
 }

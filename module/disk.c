@@ -44,6 +44,7 @@ static void dmu_disk_init_fields(struct dmu_disk *d)
 	INIT_LIST_HEAD(&d->stalled);
 	INIT_LIST_HEAD(&d->pending_invals);
 	INIT_LIST_HEAD(&d->failed_copies);
+	INIT_LIST_HEAD(&d->waiting_copies);
 	INIT_LIST_HEAD(&d->idle_copies);
 	bio_list_init(&d->deferred);
 	INIT_LIST_HEAD(&d->dirty);
@@ -136,6 +137,7 @@ static void dmu_disk_free(struct kref *ref)
 	WARN_ON(!RB_EMPTY_ROOT(&d->cells));
 	WARN_ON(!bio_list_empty(&d->deferred));
 	WARN_ON(!list_empty(&d->failed_copies));
+	WARN_ON(!list_empty(&d->waiting_copies) || d->nr_copies);
 	WARN_ON(!bio_list_empty(&d->no_space));
 	WARN_ON(!bio_list_empty(&d->flushes));
 	WARN_ON(!bio_list_empty(&d->round.flushes));

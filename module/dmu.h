@@ -149,7 +149,7 @@ struct dmu_cell {
 	bool write;			/* ASK: for writing */
 	bool overwrite;			/* ASK: one write covers the block */
 	u64 id;				/* ASK, REQUEST: of the event, 0 unread */
-	struct list_head list;		/* lock: ->asks, ->asked, ->failed_copies */
+	struct list_head list;		/* lock: ->asks, ->asked, ->failed_copies, ->waiting_copies */
 	struct bio_list waiters;	/* lock: the leader too, but for CLAIM */
 };
 
@@ -261,6 +261,8 @@ struct dmu_disk {
 	struct bio_list no_space;	/* for another try */
 	bool no_space_wait;
 	struct list_head failed_copies;	/* cells, for the worker to end */
+	struct list_head waiting_copies; /* cells, until there is room for a copy */
+	unsigned int nr_copies;		/* under way */
 	struct list_head idle_copies;	/* struct dmu_copy, for another one */
 	unsigned int nr_idle_copies;
 	unsigned long nr_waiting;	/* held bios */
