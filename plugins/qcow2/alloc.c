@@ -26,34 +26,6 @@ static uint64_t end_of_refcounts(const struct qcow2 *d)
 	return d->nr_refblocks << d->g.rb_bits;
 }
 
-/* Behind the last cluster that is counted, on a device, which has no end. */
-static int last_used(struct qcow2 *d, uint64_t *end)
-{
-	uint64_t device = qcow2_cluster(d, d->file_size), i, ref;
-
-	for (i = num_min(device, end_of_refcounts(d)); i; i--) {
-		uint64_t block = (i - 1) >> d->g.rb_bits << d->g.rb_bits;
-		be64 entry;
-		int ret;
-
-		ret = cow_read(d->img, 0, &entry, sizeof(entry),
-			       d->h.reftable_offset +
-			       ((i - 1) >> d->g.rb_bits) * 8);
-		if (!ret && be64_get(entry))
-			ret = qcow2_refcount_read(d, i - 1, &ref);
-		else
-			ref = 0;
-		if (ret)
-			return ret;
-		if (ref)
-			break;
-		if (!be64_get(entry))
-			i = block + 1;
-	}
-	*end = i;
-	return 0;
-}
-
 int qcow2_alloc_init(struct qcow2 *d)
 {
 	struct qcow2_alloc *a = &d->alloc;
@@ -67,8 +39,9 @@ int qcow2_alloc_init(struct qcow2 *d)
 	a->cursor = 1;	/* 0 is the header */
 	a->old_end = num_div_up(d->file_size, d->g.cluster_size);
 	a->top = qcow2_cluster(d, d->file_size);
+	/* It has no end, and behind its data there are only tables, which are counted. */
 	if (a->device)
-		ret = last_used(d, &a->old_end);
+		a->old_end = a->data_end;
 	a->fresh = a->old_end;
 	if (a->unverified)
 		a->cursor = a->old_end;
@@ -233,12 +206,13 @@ int qcow2_alloc_run(struct qcow2 *d, uint64_t want, struct qcow2_run *run)
 bool qcow2_alloc_is_left(const struct qcow2 *d, uint64_t host, uint64_t count)
 {
 	const struct qcow2_alloc *a = &d->alloc;
+	bool ours = host >= (a->device ? a->top : a->old_end);
 
-	if (count != 1 || a->gave || host >= a->old_end ||
-	    (a->device && host >= a->top))
+	if (count != 1 || a->gave)
 		return false;
-	return a->unverified || host >= a->referred_end ||
-	       (a->left && bits_test(a->left, host));
+	if (host < a->referred_end && !a->unverified)
+		return a->left && bits_test(a->left, host);
+	return !ours;
 }
 
 /* --- Metadata ------------------------------------------------------------- */

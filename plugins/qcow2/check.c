@@ -435,6 +435,7 @@ int qcow2_verify(struct qcow2 *d)
 	if (ret)
 		return ret;
 	d->alloc.referred_end = j.extent.end;
+	d->alloc.data_end = j.extent.data_end;
 	d->alloc.unverified = j.extent.end > VERIFY_WINDOWS * QCOW2_WINDOW;
 	if (d->alloc.unverified)
 		return 0;

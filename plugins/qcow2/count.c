@@ -24,8 +24,11 @@ static int measure_use(struct qcow2_walk *walk,
 		       const struct qcow2_reference *r)
 {
 	struct measure *m = (struct measure *)walk;
+	uint64_t end = r->run.first + r->run.count;
 
-	m->extent->end = num_max(m->extent->end, r->run.first + r->run.count);
+	m->extent->end = num_max(m->extent->end, end);
+	if (r->use == QCOW2_USE_DATA)
+		m->extent->data_end = num_max(m->extent->data_end, end);
 	return 0;
 }
 

@@ -108,9 +108,10 @@ struct qcow2_alloc {
 	bool gave;		/* a place was handed out since the image was opened */
 	/* When it was opened nothing referred to what is from here on ... */
 	uint64_t referred_end;
+	uint64_t data_end;	/* the same, of data */
 	uint8_t *left;		/* ... and to these below, but they are counted; or NULL */
 	uint64_t cursor;	/* all free ones below were handed out */
-	uint64_t old_end;	/* nothing was ever handed out from here on */
+	uint64_t old_end;	/* what others handed out from here on nothing refers to */
 	uint64_t fresh;		/* ... by others; we are here */
 	uint64_t top;		/* device: for ->copied(), downwards */
 	unsigned int looked;	/* slices, for the run that is sought */
@@ -327,7 +328,8 @@ struct qcow2_window {
 
 /* What the whole image refers to, without counts. */
 struct qcow2_extent {
-	uint64_t end;		/* behind the last cluster referred to */
+	uint64_t end;		/* behind the last cluster referred to ... */
+	uint64_t data_end;	/* ... as data */
 	/* Entries that cannot be followed, of refcounts and others. */
 	uint64_t ref_faults, faults;
 };

@@ -278,6 +278,50 @@ static int write_growth(struct qcow2 *d, struct growth *w)
 	return ret ? ret : cow_sync(d->img, 0);
 }
 
+/* The last of the new clusters that is in use already; none is: *host is their end. */
+static int last_in_use(struct qcow2 *d, const struct growth *w, uint64_t *host)
+{
+	uint64_t ref = 0;
+	int ret = 0;
+
+	for (*host = growth_end(w); !ret && !ref && *host > w->first; --*host)
+		ret = qcow2_refcount_read(d, *host - 1, &ref);
+	if (!ret && !ref)
+		*host = growth_end(w);
+	return ret;
+}
+
+/* As close to the end of a device as can be; -ENOSPC: there is no room. */
+static int plan_on_device(struct qcow2 *d, struct growth *w)
+{
+	uint64_t end = d->alloc.top, used, n;
+	int ret;
+
+	for (;;) {
+		do {
+			n = w->nr_table + w->nr_blocks;
+			if (end < d->alloc.old_end + n)
+				return -ENOSPC;
+			w->first = end - n;
+			plan(d, w);
+		} while (w->nr_table + w->nr_blocks > n);
+		ret = last_in_use(d, w, &used);
+		if (ret || used == growth_end(w))
+			return ret;
+		end = used;
+	}
+}
+
+/* Behind the end; on a device there may lie what the kernel will tell of. */
+static int plan_growth(struct qcow2 *d, struct growth *w)
+{
+	if (d->alloc.device)
+		return plan_on_device(d, w);
+	w->first = d->alloc.old_end;
+	plan(d, w);
+	return 0;
+}
+
 static int grow_reftable(struct qcow2 *d)
 {
 	uint64_t bytes = num_min(num_round_up(blocks_wanted(d) * 8,
@@ -288,16 +332,19 @@ static int grow_reftable(struct qcow2 *d)
 
 	if (w.nr_table <= d->h.reftable_clusters)
 		return 0;
-	w.first = d->alloc.old_end;
 	w.table = calloc(1, bytes);
 	if (!w.table)
 		return -ENOMEM;
 	ret = cow_read(d->img, 0, w.table, d->nr_refblocks * 8,
 		       d->h.reftable_offset);
 	/* An image that cannot get it can be written as far as it goes. */
-	if (!ret && block_of(d, w.first + 64 + 2 * w.nr_table) < bytes / 8) {
-		plan(d, &w);
-		ret = write_growth(d, &w);
+	if (!ret && block_of(d, qcow2_cluster(d, d->file_size) + 64 +
+				2 * w.nr_table) < bytes / 8) {
+		ret = plan_growth(d, &w);
+		if (!ret)
+			ret = write_growth(d, &w);
+		else if (ret == -ENOSPC)
+			ret = 0;
 	}
 	free(w.table);
 	return ret ? ret : qcow2_alloc_init(d);

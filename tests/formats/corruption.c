@@ -43,6 +43,11 @@ struct variant {
 	const char *options[3];
 	/* Counts may be late on disk, if the image says so: counted anew. */
 	bool lazy;
+	/*
+	 * MiB that a file grows further under churn. Of small clusters one commit frees
+	 * fewer; after 100 rounds or 600 it was the same, 12 MiB for a disk of 4.
+	 */
+	uint32_t slack;
 	/* Makes "image" instead of us: a command. */
 	const char *make;
 	/*
@@ -87,6 +92,9 @@ static const struct variant variants[] = {
 	{ .format = "qcow2", .name = "with subclusters", .base = "raw",
 	  .options = { "extended_l2=on", "cluster_size=16k" },
 	  .compressed = QCOW2_COMPRESSED(",extended_l2=on") },
+	{ .format = "qcow2", .name = "with many tables", .base = "raw",
+	  .options = { "cluster_size=1k" }, .slack = 4,
+	  .compressed = QCOW2_COMPRESSED(",cluster_size=1k") },
 	{ .format = "vhd", .name = "dynamic", .block = 65536,
 	  .why_not = "it has none" },
 	{ .format = "vhd", .name = "differencing", .base = "raw",
@@ -763,6 +771,71 @@ static void a_commit_is_taken_up_by_the_next_process(void)
 	MUST(write > 0 || !strcmp(variant->format, "raw"));
 }
 
+/* The image on a block device that is larger. */
+static void put_on_a_device(void)
+{
+	MUST(!truncate("image", (off_t)num_round_up(file_bytes("image") +
+						    4 * DISK, MIB)));
+	disk_is_device();
+}
+
+/* Its footer is at the end of what it was on: it can be written as far as it goes. */
+static void a_vhd_on_a_device_stays_where_it_is(void)
+{
+	uint64_t bytes;
+
+	if (strcmp(variant->format, "vhd"))
+		return;
+	new_image();
+	write_some();
+	close_image();
+	bytes = file_bytes("image");
+	put_on_a_device();
+	open_image();
+	MUST(!kernel_write('b', 8 * UNIT, 4 * UNIT));
+	MUST(kernel_write('c', UNIT, DISK / 2) == -ENOSPC);
+	MUST(!kernel_flush());
+	close_image();
+	disk_watch("image");
+	MUST(!truncate("image", (off_t)bytes));
+	check_closed(false);
+	open_image();
+	expect(chain, 'a', 4 * UNIT, 0);
+	expect(chain, 'b', 8 * UNIT, 4 * UNIT);
+	expect(chain, 'a', 52 * UNIT, 12 * UNIT);
+	close_image();
+}
+
+/*
+ * On a block device, killed before each commit: who comes next is told of what was copied,
+ * and finds places for its tables, which lie neither there nor where those before it are.
+ * All formats but VHD, which cannot grow on a device.
+ */
+static void a_device_is_taken_up_again_and_again(void)
+{
+	const uint64_t part = DISK / 8, step = 16 * UNIT;
+	uint64_t round, at;
+
+	if (!strcmp(variant->format, "vhd"))
+		return;
+	new_image();
+	close_image();
+	put_on_a_device();
+	for (round = 0; round < 8; round++) {
+		open_image();
+		MUST(!kernel_flush());
+		for (at = round * part; at < (round + 1) * part; at += step)
+			MUST(!kernel_write((uint8_t)('A' + round), UNIT, at));
+		close_image();
+	}
+	open_image();
+	MUST(!kernel_flush());
+	for (at = 0; at < DISK; at += step)
+		expect(chain, (uint8_t)('A' + at / part), UNIT, at);
+	close_image();
+	check_closed(true);
+}
+
 /* --- Places given up -------------------------------------------------------- */
 
 static bool overlap(uint64_t a, uint64_t a_len, uint64_t b, uint64_t b_len)
@@ -978,7 +1051,7 @@ static void space_is_bounded_under_fsync_churn(void)
 		churn(2);
 	}
 	close_image();
-	if (file_bytes("image") > start + DISK + MIB)
+	if (file_bytes("image") > start + DISK + MIB + variant->slack * MIB)
 		fail("it has grown from %llu to %llu bytes",
 		     (unsigned long long)start,
 		     (unsigned long long)file_bytes("image"));
@@ -1212,6 +1285,8 @@ static const struct test {
 	T(a_failed_write_leaves_no_reference),
 	T(tables_keep_off_what_was_copied),
 	T(a_commit_is_taken_up_by_the_next_process),
+	T(a_vhd_on_a_device_stays_where_it_is),
+	T(a_device_is_taken_up_again_and_again),
 	T(a_freed_place_waits_for_the_commit),
 	T(two_first_writes_at_once_get_one_place),
 	T(metadata_is_never_given),

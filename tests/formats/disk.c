@@ -23,7 +23,7 @@ struct record {
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static bool watching, recording, cannot_reserve;
+static bool watching, recording, cannot_reserve, is_device;
 static dev_t watch_dev;
 static ino_t watch_ino;
 static uint8_t has_space[PAGES / 8];
@@ -34,6 +34,7 @@ static uint64_t nr_records, epoch;
 
 typedef ssize_t pwrite_fn(int, const void *, size_t, off_t);
 typedef int fallocate_fn(int, int, off_t, off_t);
+typedef int fstat_fn(int, struct stat *);
 
 static void fatal(const char *what)
 {
@@ -55,8 +56,8 @@ static bool is_ours(int fd)
 {
 	struct stat st;
 
-	return watching && !fstat(fd, &st) && st.st_dev == watch_dev &&
-	       st.st_ino == watch_ino;
+	return watching && !((fstat_fn *)real("fstat"))(fd, &st) &&
+	       st.st_dev == watch_dev && st.st_ino == watch_ino;
 }
 
 /* --- Space ------------------------------------------------------------------ */
@@ -221,6 +222,15 @@ static int do_fallocate(int fd, int mode, off_t offset, off_t len)
 	return ret;
 }
 
+int fstat(int fd, struct stat *st)
+{
+	int ret = ((fstat_fn *)real("fstat"))(fd, st);
+
+	if (!ret && is_device && is_ours(fd))
+		st->st_mode = S_IFBLK | 0666;
+	return ret;
+}
+
 ssize_t pwrite(int fd, const void *buf, size_t len, off_t offset)
 {
 	return do_pwrite(fd, buf, len, offset);
@@ -273,6 +283,7 @@ void disk_release(void)
 	broken_len = 0;
 	writes_left = DISK_NEVER;
 	cannot_reserve = false;
+	is_device = false;
 	forget_records();
 }
 
@@ -287,6 +298,11 @@ void disk_full_from(uint64_t step)
 uint64_t disk_steps(void)
 {
 	return steps;
+}
+
+void disk_is_device(void)
+{
+	is_device = true;
 }
 
 void disk_cannot_reserve(void)

@@ -28,6 +28,9 @@ void disk_release(void);
 void disk_full_from(uint64_t step);
 uint64_t disk_steps(void);
 
+/* A block device from now on, as large as it is: until disk_release() or disk_watch(). */
+void disk_is_device(void);
+
 /* As on a file system that cannot reserve space. */
 void disk_cannot_reserve(void);
 
