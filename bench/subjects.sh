@@ -6,15 +6,17 @@
 sectors_of() { echo $(($1 * 2048)); }
 
 # RAM disks: 0 origin, 1 dscow, 2 snapshot, 3 thin data, 4 thin metadata, 5 linear, 6 files.
+ram=/dev/ram
 ram()
 {
+	[ $ram = /dev/ram ] || { cached_disks; return; }
 	[ -e /dev/ram6 ] && return
 	modprobe brd rd_nr=7 rd_size=$(((size * 8 + 512) * 1024)) || die "no RAM disks"
 	later modprobe -r brd
 }
 
 # forget N: what was there; all pages are there again, for each alike.
-forget() { dd if=/dev/zero of="/dev/ram$1" bs=1M count=$((size + 8)) oflag=direct status=none; }
+forget() { dd if=/dev/zero of="$ram$1" bs=1M count=$((size + 8)) oflag=direct status=none; }
 
 # dm NAME TABLE
 dm()
@@ -27,7 +29,7 @@ up_origin()
 {
 	[ ! -e /dev/mapper/b-origin ] || return 0
 	ram
-	dm b-origin "0 $(sectors_of "$size") linear /dev/ram0 0"
+	dm b-origin "0 $(sectors_of "$size") linear ${ram}0 0"
 	dd if=/dev/urandom of=/dev/mapper/b-origin bs=1M count="$size" oflag=direct status=none
 }
 
@@ -35,15 +37,15 @@ up_linear()
 {
 	ram
 	forget 5
-	dm b-linear "0 $(sectors_of "$size") linear /dev/ram5 0" && dev_of[linear]=/dev/mapper/b-linear
+	dm b-linear "0 $(sectors_of "$size") linear ${ram}5 0" && dev_of[linear]=/dev/mapper/b-linear
 }
 
 up_dscow()
 {
 	up_origin
 	forget 1
-	cowimg create --force -f dscow -b /dev/mapper/b-origin -F raw /dev/ram1 &&
-		cowd -p dscow --allow-backing /dev/mapper/b-origin b-dscow /dev/ram1 || return
+	cowimg create --force -f dscow -b /dev/mapper/b-origin -F raw ${ram}1 &&
+		cowd -p dscow --allow-backing /dev/mapper/b-origin b-dscow ${ram}1 || return
 	later cowctl stop b-dscow
 	dev_of[dscow]=/dev/mapper/b-dscow
 }
@@ -52,7 +54,7 @@ up_snapshot()
 {
 	up_origin
 	modprobe dm-snapshot && forget 2
-	dm b-snapshot "0 $(sectors_of "$size") snapshot /dev/mapper/b-origin /dev/ram2 P 128" &&
+	dm b-snapshot "0 $(sectors_of "$size") snapshot /dev/mapper/b-origin ${ram}2 P 128" &&
 		dev_of[snapshot]=/dev/mapper/b-snapshot
 }
 
@@ -60,7 +62,7 @@ up_thin()
 {
 	up_origin
 	modprobe dm-thin-pool && forget 3 && forget 4
-	dm b-pool "0 $(sectors_of $((size * 2))) thin-pool /dev/ram4 /dev/ram3 128 0 1 skip_block_zeroing" &&
+	dm b-pool "0 $(sectors_of $((size * 2))) thin-pool ${ram}4 ${ram}3 128 0 1 skip_block_zeroing" &&
 		dmsetup message b-pool 0 "create_thin 0" &&
 		dm b-thin "0 $(sectors_of "$size") thin /dev/mapper/b-pool 0 /dev/mapper/b-origin" &&
 		dev_of[thin]=/dev/mapper/b-thin
@@ -134,24 +136,34 @@ first_flushes()
 		number_ios=$((size * 2)) norandommap=1 | measure flush "$2" || exit 1
 }
 
-# Flushes go through dm-linear only where the disk says that it has a cache.
-caches()
+# Disks in memory that have a write cache: where there is none device-mapper ends
+# dm-linear's flushes at once.
+cached_disks()
 {
-	local file
-	ram
-	for file in /sys/block/ram*/queue/write_cache; do
-		echo "write back" >"$file" || die "$file: no cache"
-		later "echo 'write through' >$file"
+	local n dir
+	[ ! -e /dev/nullb6 ] || return 0
+	modprobe null_blk nr_devices=0 || die "no null_blk"
+	later modprobe -r null_blk
+	mountpoint -q /sys/kernel/config || mount -t configfs none /sys/kernel/config
+	for n in 0 1 2 3 4 5 6; do
+		dir=/sys/kernel/config/nullb/nullb$n
+		mkdir "$dir" || die "null_blk cannot be configured"
+		later "echo 0 >$dir/power; rmdir $dir"
+		echo $((size * 8 + 512)) >"$dir/size"
+		echo 512 >"$dir/blocksize"
+		echo 1 >"$dir/memory_backed"
+		echo 1 >"$dir/cache_size"
+		echo 0 >"$dir/queue_mode"
+		echo 1 >"$dir/power" || die "null_blk does not begin"
 	done
 }
 
 group_flush()
 {
-	caches
+	local ram=/dev/nullb
 	all_up linear -- dscow snapshot
 	for s in $subjects; do fill "${dev_of[$s]}"; done
 	in_turn flush "$subjects" fsync-4k 1
 	clear_away
-	caches
 	fresh_turns first_flushes dscow snapshot
 }

@@ -1264,6 +1264,8 @@ int cowd_serve_timeout(const struct cowd_serve *s)
 {
 	int64_t left, next = next_time(s);
 
+	if (s->stopped)
+		return 0;
 	if (!next)
 		return -1;
 	left = next - clock_now_ms();

@@ -95,6 +95,8 @@ static int call_parent(int fd, int *answer_fd)
 		if (worker.msg.type == COWD_MSG_GET_STATS)
 			send_stats();
 	}
+	if (err && err != -EPIPE)
+		cowd_error(err, "the parent cannot be asked: %s", strerror(-err));
 	if (err)
 		cowd_serve_stop(worker.serve);
 	else

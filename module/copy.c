@@ -154,7 +154,7 @@ static void dmu_copy_end(struct dmu_io *io, blk_status_t status, struct dmu_copy
 	dmu_cow_put(cow);
 	d->nr_copies--;
 	if (!list_empty(&d->waiting_copies))
-		queue_work(d->wq, &d->copy_work);
+		queue_work(d->wq, &d->waiting_work);
 	if (c && !status)
 		leader = bio_list_pop(&bios);
 	if (c && dmu_copy_keep(d, c))
@@ -361,6 +361,15 @@ static struct dmu_io *dmu_next_failed(struct dmu_disk *d)
 	return cell ? container_of(cell, struct dmu_io, cell) : NULL;
 }
 
+void dmu_copy_work(struct work_struct *work)
+{
+	struct dmu_disk *d = container_of(work, struct dmu_disk, copy_work);
+	struct dmu_io *io;
+
+	while ((io = dmu_next_failed(d)))
+		dmu_copy_end(io, dmu_copy_failed(io), NULL);
+}
+
 static void dmu_copy_done(int read_err, unsigned long write_err, void *context)
 {
 	struct dmu_io *io = context;
@@ -414,7 +423,7 @@ void dmu_copy_start(struct dmu_io *io)
 	unsigned long flags;
 
 	spin_lock_irqsave(&d->lock, flags);
-	if (!dmu_copy_has_room(d)) {
+	if (!list_empty(&d->waiting_copies) || !dmu_copy_has_room(d)) {
 		list_add_tail(&io->cell.list, &d->waiting_copies);
 		spin_unlock_irqrestore(&d->lock, flags);
 		return;
@@ -448,14 +457,13 @@ static struct dmu_io *dmu_next_waiting(struct dmu_disk *d, struct dmu_copy **c)
 	return io;
 }
 
-void dmu_copy_work(struct work_struct *work)
+/* A work of its own: zeroes for a copy that failed may take long. */
+void dmu_waiting_work(struct work_struct *work)
 {
-	struct dmu_disk *d = container_of(work, struct dmu_disk, copy_work);
+	struct dmu_disk *d = container_of(work, struct dmu_disk, waiting_work);
 	struct dmu_copy *c;
 	struct dmu_io *io;
 
 	while ((io = dmu_next_waiting(d, &c)))
 		dmu_copy_begin(io, c);
-	while ((io = dmu_next_failed(d)))
-		dmu_copy_end(io, dmu_copy_failed(io), NULL);
 }

@@ -54,6 +54,7 @@ static void dmu_disk_init_fields(struct dmu_disk *d)
 	INIT_LIST_HEAD(&d->round.invals);
 	INIT_WORK(&d->deferred_work, dmu_deferred_work);
 	INIT_WORK(&d->copy_work, dmu_copy_work);
+	INIT_WORK(&d->waiting_work, dmu_waiting_work);
 	INIT_DELAYED_WORK(&d->no_space_work, dmu_no_space_work);
 	INIT_WORK(&d->round_work, dmu_round_work);
 	INIT_DELAYED_WORK(&d->policy_work, dmu_policy_work);

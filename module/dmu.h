@@ -295,6 +295,7 @@ struct dmu_disk {
 	struct workqueue_struct *wq;
 	struct work_struct deferred_work;
 	struct work_struct copy_work;
+	struct work_struct waiting_work;
 	struct work_struct round_work;
 	struct delayed_work policy_work;
 	struct delayed_work no_space_work;
@@ -460,6 +461,7 @@ void dmu_set_no_space_wait(struct dmu_disk *d, bool wait);
 /* copy.c */
 void dmu_copy_start(struct dmu_io *io);
 void dmu_copy_work(struct work_struct *work);
+void dmu_waiting_work(struct work_struct *work);
 u64 dmu_copy_idle_bytes(struct dmu_disk *d);
 u64 dmu_copy_free_idle(struct dmu_disk *d);
 

@@ -41,7 +41,7 @@ int qcow2_alloc_init(struct qcow2 *d)
 	a->top = qcow2_cluster(d, d->file_size);
 	/* It has no end, and behind its data there are only tables, which are counted. */
 	if (a->device)
-		a->old_end = a->data_end;
+		a->old_end = a->unverified ? a->referred_end : a->data_end;
 	a->fresh = a->old_end;
 	if (a->unverified)
 		a->cursor = a->old_end;

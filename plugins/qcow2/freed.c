@@ -222,25 +222,30 @@ static void add_reusable(struct qcow2_freed *f, const struct qcow2_run *run)
 	}
 }
 
-/* The cursor of alloc.c comes to what lies before it. */
+static void add_part(struct qcow2 *d, const struct qcow2_run *run,
+		     uint64_t from, uint64_t to)
+{
+	struct qcow2_run part = { .first = num_max(run->first, from) };
+	uint64_t end = num_min(run->first + run->count, to);
+
+	if (part.first >= end)
+		return;
+	part.count = end - part.first;
+	add_reusable(&d->freed, &part);
+}
+
+/*
+ * What alloc.c has not got to yet it finds by itself, for it has no count: before its
+ * cursor, and, where a device holds what ->copied() told of, before fresh.
+ */
 static void add_behind_cursor(struct qcow2 *d, const struct qcow2_run *run)
 {
 	const struct qcow2_alloc *a = &d->alloc;
-	uint64_t end = run->first + run->count;
-	struct qcow2_run low = { .first = run->first }, high = { .first = run->first };
 
-	low.count = num_min(end, a->cursor);
-	low.count -= num_min(low.count, run->first);
-	high.first = num_max(run->first, a->old_end);
-	high.count = end - num_min(end, high.first);
-	if (a->cursor >= a->old_end) {
-		add_reusable(&d->freed, run);
-		return;
-	}
-	if (low.count)
-		add_reusable(&d->freed, &low);
-	if (high.count)
-		add_reusable(&d->freed, &high);
+	add_part(d, run, 0, num_min(a->cursor, a->old_end));
+	add_part(d, run, a->old_end, a->fresh);
+	if (a->device)
+		add_part(d, run, a->top, UINT64_MAX);
 }
 
 bool qcow2_reuse(struct qcow2 *d, uint64_t want, bool any,

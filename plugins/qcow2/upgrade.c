@@ -190,6 +190,7 @@ static uint64_t blocks_wanted(const struct qcow2 *d)
 struct growth {
 	uint64_t first;		/* cluster: new blocks, then the table */
 	uint64_t nr_blocks, nr_table;	/* clusters */
+	uint64_t nr_entries;	/* of the table */
 	be64 *table;
 };
 
@@ -294,7 +295,8 @@ static int last_in_use(struct qcow2 *d, const struct growth *w, uint64_t *host)
 /* As close to the end of a device as can be; -ENOSPC: there is no room. */
 static int plan_on_device(struct qcow2 *d, struct growth *w)
 {
-	uint64_t end = d->alloc.top, used, n;
+	uint64_t end = num_min(d->alloc.top, w->nr_entries << d->g.rb_bits);
+	uint64_t used, n;
 	int ret;
 
 	for (;;) {
@@ -312,12 +314,17 @@ static int plan_on_device(struct qcow2 *d, struct growth *w)
 	}
 }
 
-/* Behind the end; on a device there may lie what the kernel will tell of. */
+/*
+ * Behind the end; on a device there may lie what the kernel will tell of.  -ENOSPC: the
+ * image can be written as far as its table goes.
+ */
 static int plan_growth(struct qcow2 *d, struct growth *w)
 {
 	if (d->alloc.device)
 		return plan_on_device(d, w);
 	w->first = d->alloc.old_end;
+	if (block_of(d, w->first + 64 + 2 * w->nr_table) >= w->nr_entries)
+		return -ENOSPC;
 	plan(d, w);
 	return 0;
 }
@@ -327,7 +334,11 @@ static int grow_reftable(struct qcow2 *d)
 	uint64_t bytes = num_min(num_round_up(blocks_wanted(d) * 8,
 					      d->g.cluster_size),
 				 QCOW2_REFTABLE_BYTES_MAX);
-	struct growth w = { .nr_table = qcow2_cluster(d, bytes) };
+	struct growth w = {
+		.nr_table = qcow2_cluster(d, bytes),
+		.nr_entries = bytes / 8,
+	};
+	bool room;
 	int ret;
 
 	if (w.nr_table <= d->h.reftable_clusters)
@@ -337,17 +348,13 @@ static int grow_reftable(struct qcow2 *d)
 		return -ENOMEM;
 	ret = cow_read(d->img, 0, w.table, d->nr_refblocks * 8,
 		       d->h.reftable_offset);
-	/* An image that cannot get it can be written as far as it goes. */
-	if (!ret && block_of(d, qcow2_cluster(d, d->file_size) + 64 +
-				2 * w.nr_table) < bytes / 8) {
+	if (!ret)
 		ret = plan_growth(d, &w);
-		if (!ret)
-			ret = write_growth(d, &w);
-		else if (ret == -ENOSPC)
-			ret = 0;
-	}
+	room = ret != -ENOSPC;
+	if (!ret)
+		ret = write_growth(d, &w);
 	free(w.table);
-	return ret ? ret : qcow2_alloc_init(d);
+	return ret && room ? ret : qcow2_alloc_init(d);
 }
 
 /* --- All of it -------------------------------------------------------------------- */

@@ -190,6 +190,7 @@ load_start()
 	load_pid=$!
 	for _ in $(seq 1200); do
 		sleep 0.1
+		kill -0 "$load_pid" 2>/dev/null || break
 		[ -s state ] && [ "$(counted total)" -gt "$before" ] || continue
 		[ "$plugin" = dscow ] || [ "$(counted warm)" = $((warm + 4)) ] || continue
 		return
