@@ -292,8 +292,11 @@ void device_undo(void)
 		return;
 	dmu_device_message(name, "policy fail");
 	err = dmu_device_remove(name, 0, REMOVE_TRY_MS);
-	if (err && err != -ENXIO)
-		cowd_log(COWD_WARNING, "%s could not be removed: %s", name,
-			 strerror(-err));
+	if (err && err != -ENXIO) {
+		cowd_log(COWD_WARNING, "%s could not be removed: %s; serve it again by cowd --recover %s",
+			 name, strerror(-err), name);
+		/* Somebody uses it already: that policy was ours, for the removal. */
+		set_features(parent.options);
+	}
 	dmu_udev_wait(parent.cookie, 1000);
 }

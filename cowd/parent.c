@@ -251,7 +251,7 @@ static int start(void)
 /* Is there a device that goes on without us, and will want --recover? */
 static bool device_remains(bool was_ready)
 {
-	return (was_ready || parent.options->recover ||
+	return (was_ready || parent.options->recover || parent.created ||
 		parent.record.was_there) && !device_is_gone();
 }
 

@@ -13,12 +13,14 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <common/clock.h>
 #include <dmu.h>
 
 #include "log.h"
 #include "state.h"
 
 #define REMOVE_TRY_MS	5000
+#define REMOVE_STEP_MS	50
 
 /* The device stays, and so do we. */
 __attribute__((format(printf, 1, 2)))
@@ -56,11 +58,26 @@ static int sync_device(const char *name)
 	return err;
 }
 
+/*
+ * Who only looks at it, as udev does, is waited for.  Who wrote to it meanwhile did so
+ * after the last flush: what is not flushed does not outlive the device.
+ */
 static int remove_device(const char *name)
 {
-	int err = dmu_device_remove(name, 0, REMOVE_TRY_MS);
+	int64_t end = clock_now_ms() + REMOVE_TRY_MS;
+	int err;
 
-	return err == -ENXIO ? 0 : err;
+	for (;;) {
+		err = dmu_device_remove(name, 0, 0);
+		if (err == -ENXIO)
+			return 0;
+		if (err != -EBUSY || clock_now_ms() >= end)
+			return err;
+		clock_sleep_ms(REMOVE_STEP_MS);
+		err = sync_device(name);
+		if (err && err != -ENOENT)
+			return err;
+	}
 }
 
 static void start_step(int (*work)(const char *name), enum parent_state state,

@@ -89,14 +89,17 @@ static int task_run(struct dm_task *task)
 	return err > 0 ? -err : -EIO;
 }
 
-/* Run @task, which changes nodes, and wait or hand out the cookie. */
+/*
+ * Run @task, which changes nodes, and wait or hand out the cookie.  Without one (the system
+ * has no semaphore left) udev is not waited for: a device must not stay suspended for that.
+ */
 static int task_run_udev(struct dm_task *task, uint32_t *cookie)
 {
 	uint32_t own = 0;
 	int err;
 
 	if (!dm_task_set_cookie(task, &own, 0))
-		return -ENOMEM;
+		own = 0;
 	err = task_run(task);
 	if (cookie)
 		*cookie = own;
