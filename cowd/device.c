@@ -12,12 +12,14 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <common/clock.h>
 #include <dmu.h>
 
 #include "log.h"
 #include "state.h"
 
 #define REMOVE_TRY_MS	5000
+#define ATTACHED_MS	5000
 #define TABLE_MAX	(16 << 10)	/* 255 devices of 24 characters and more */
 
 /* ---- what is there ------------------------------------------------------- */
@@ -213,6 +215,24 @@ static int create(const struct dmu_table *table, unsigned int flags)
 	return err;
 }
 
+/*
+ * The worker of a cowd that died may still be on its way out: it must not answer for the
+ * table that is about to come.
+ */
+static int wait_detached(const char *name)
+{
+	int64_t end = clock_now_ms() + ATTACHED_MS;
+	struct dmu_status status;
+
+	while (!dmu_device_status(name, &status) && status.attached) {
+		if (clock_now_ms() >= end)
+			return cowd_error(-EBUSY, "%s: is still served by a process that has no record; end it and try again",
+					  name);
+		clock_sleep_ms(20);
+	}
+	return 0;
+}
+
 /* The device is there and serves what it remembers; give it our own files. */
 static int take_over(const struct dmu_table *table, unsigned int flags)
 {
@@ -268,6 +288,9 @@ int device_serve(const struct cowd_geometry *geometry)
 		return cowd_error(-EEXIST, "%s: a device of that name exists already, and is made of another image",
 				  o->name);
 	err = check_size(geometry);
+	if (err)
+		return err;
+	err = o->recover ? wait_detached(o->name) : 0;
 	if (err)
 		return err;
 	if (o->recover)
