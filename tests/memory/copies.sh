@@ -9,14 +9,6 @@
 . "$(dirname "$0")/lib.sh"
 blocks=3200 limit_kib=$((48 << 10))	# of 64 KiB: 200 MiB if all were copied at once
 
-resume()
-{
-	local status=$?
-	dmsetup resume slow 2>/dev/null || :
-	return $status
-}
-trap 'resume; cleanup' EXIT
-
 free_kib() { awk '/^MemFree/ { print $2 }' /proc/meminfo; }
 
 # waiting N: so many bios wait now
@@ -27,6 +19,7 @@ waiting()
 		[ "$(counter waiting)" != "$1" ] || return 0
 		sleep 0.1
 	done
+	dmsetup resume slow	# else nothing here would end
 	die "$(counter waiting) bios wait, not $1"
 }
 
