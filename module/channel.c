@@ -289,7 +289,7 @@ static int dmu_batch_fill(struct dmu_channel *c, unsigned int max,
 
 	INIT_LIST_HEAD(&b->done);
 	spin_lock_irq(&d->lock);
-	if (d->dead) {
+	if (dmu_is_over(d)) {
 		r = d->lost ? -EIO : -ENODEV;
 		spin_unlock_irq(&d->lock);
 		return r;
@@ -319,7 +319,7 @@ static bool dmu_readable(struct dmu_disk *d)
 	bool r;
 
 	spin_lock_irq(&d->lock);
-	r = d->dead || d->round.phase == DMU_ROUND_REPORTING ||
+	r = dmu_is_over(d) || d->round.phase == DMU_ROUND_REPORTING ||
 	    (!d->replaying && !list_empty(&d->asks));
 	spin_unlock_irq(&d->lock);
 	return r;
@@ -422,10 +422,12 @@ static __poll_t dmu_poll(struct file *file, poll_table *wait)
 	if (!d)
 		return EPOLLERR;
 	poll_wait(file, &c->wait, wait);
-	if (READ_ONCE(d->dead))
-		mask |= EPOLLHUP;
 	if (dmu_readable(d))
 		mask |= EPOLLIN | EPOLLRDNORM;
+	spin_lock_irq(&d->lock);
+	if (dmu_is_over(d))
+		mask |= EPOLLHUP;
+	spin_unlock_irq(&d->lock);
 	return mask;
 }
 

@@ -90,19 +90,12 @@ void dmu_commit_anyway(struct dmu_disk *d)
 	spin_unlock_irq(&d->lock);
 }
 
-/* What was written to a destination is durable after this. */
-static int dmu_flush_devices(struct dmu_disk *d)
+/* What was written to a destination of @t is durable after this. */
+static int dmu_flush_target(struct dmu_disk *d, struct dmu_target *t)
 {
-	struct dmu_target *t;
 	unsigned int i;
 	int r = 0, err;
 
-	down_read(&d->table_lock);
-	t = d->target;
-	if (!t) {
-		up_read(&d->table_lock);
-		return -ENODEV;
-	}
 	for_each_set_bit(i, d->written, t->nr_devs) {
 		err = blkdev_issue_flush(t->devs[i].dev->bdev);
 		if (err == -EOPNOTSUPP)
@@ -112,12 +105,39 @@ static int dmu_flush_devices(struct dmu_disk *d)
 				    d->key, t->devs[i].dev->name, err);
 		r = r ?: err;
 	}
-	up_read(&d->table_lock);
 	if (r)
 		dmu_data_lost(d);
-	else
+	return r;
+}
+
+/* Without a table nothing was written since the last one went. */
+static int dmu_flush_devices(struct dmu_disk *d)
+{
+	int r;
+
+	down_read(&d->table_lock);
+	r = d->target ? dmu_flush_target(d, d->target) : d->last_flush;
+	up_read(&d->table_lock);
+	if (!r)
 		d->unflushed = false;
 	return r;
+}
+
+/*
+ * The last table, @t, goes, and no I/O is in flight under it.  What is uncommitted is
+ * made durable while there are devices, and the daemon that is attached is asked for a
+ * last commit; nobody waits for it.
+ */
+void dmu_round_last(struct dmu_disk *d, struct dmu_target *t)
+{
+	lockdep_assert_held_write(&d->table_lock);
+	if (!dmu_is_attached(d) || !dmu_must_commit(d))
+		return;
+	d->last_flush = dmu_flush_target(d, t);
+	spin_lock_irq(&d->lock);
+	d->commit_wanted = true;
+	dmu_round_kick(d);
+	spin_unlock_irq(&d->lock);
 }
 
 /* Nothing is told before the replay, which waits for its grace period. */
@@ -160,6 +180,16 @@ static bool dmu_round_due(struct dmu_disk *d)
 	return dmu_flushes_requeue(&d->flushes);
 }
 
+/* The target is gone, and the daemon knows all that it may still commit. */
+bool dmu_is_over(struct dmu_disk *d)
+{
+	lockdep_assert_held(&d->lock);
+	if (!d->dead || d->lost)
+		return d->dead;
+	return !d->replaying && d->round.phase == DMU_ROUND_IDLE &&
+	       !dmu_round_due(d);
+}
+
 /* The round takes all that waits. */
 static bool dmu_round_begin(struct dmu_disk *d)
 {
@@ -167,6 +197,8 @@ static bool dmu_round_begin(struct dmu_disk *d)
 
 	spin_lock_irq(&d->lock);
 	if (!dmu_round_due(d)) {
+		if (dmu_is_over(d))
+			dmu_wake(d);
 		spin_unlock_irq(&d->lock);
 		return false;
 	}

@@ -59,6 +59,7 @@ static void dmu_disk_init_fields(struct dmu_disk *d)
 	INIT_WORK(&d->round_work, dmu_round_work);
 	INIT_DELAYED_WORK(&d->policy_work, dmu_policy_work);
 	d->map_budget = (u64)DMU_DEFAULT_MAP_KIB << 10;
+	d->last_flush = -ENODEV;
 }
 
 static struct dmu_disk *dmu_disk_create(const char *key, unsigned int shift)

@@ -284,6 +284,7 @@ struct dmu_disk {
 	struct list_head invals;	/* lock: for the next round */
 	struct dmu_round round;
 	bool unflushed;			/* round's worker: frozen since devices were flushed */
+	int last_flush;			/* table_lock: of the last table's devices */
 
 	struct dmu_channel *channel;	/* lock */
 	bool replaying;			/* lock: before REPLAY_END */
@@ -469,6 +470,8 @@ u64 dmu_copy_free_idle(struct dmu_disk *d);
 void dmu_round_work(struct work_struct *work);
 void dmu_round_kick(struct dmu_disk *d);
 void dmu_round_retell(struct dmu_disk *d);
+void dmu_round_last(struct dmu_disk *d, struct dmu_target *t);
+bool dmu_is_over(struct dmu_disk *d);
 void dmu_round_detach(struct dmu_disk *d);
 int dmu_round_flushed(struct dmu_disk *d, u64 id, int error);
 void dmu_data_lost(struct dmu_disk *d);

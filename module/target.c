@@ -349,6 +349,8 @@ static void dmu_dtr(struct dm_target *ti)
 	down_write(&d->table_lock);
 	list_del(&t->list);
 	if (d->target == t) {	/* never resumed, or the last one */
+		if (list_empty(&d->targets))
+			dmu_round_last(d, t);
 		d->target = NULL;
 		if (!list_empty(&d->targets) &&
 		    dmu_take_over(list_last_entry(&d->targets,

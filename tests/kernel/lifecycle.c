@@ -2,6 +2,7 @@
 /* Daemons that go and come back, suspend, reload, removal. */
 #include "fixture.h"
 
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -837,8 +838,14 @@ static void force_remove(bool with_daemon)
 		struct dmu_event ev;
 		uint64_t end = now_ms() + wait_limit_ms();
 
-		while (read(c->fd, &ev, sizeof(ev)) > 0 || errno == EAGAIN)
+		do {
+			memset(&ev, 0, sizeof(ev));
+			if (read(c->fd, &ev, sizeof(ev)) < 0 && errno != EAGAIN)
+				break;
+			if (ev.type == DMU_EV_FLUSH)
+				re_send(c, re_flushed(ev.id, 0));
 			check(now_ms() < end, "the channel is not told");
+		} while (true);
 		check_eq(errno, ENODEV);
 	}
 	close(d->fd);
@@ -1165,20 +1172,136 @@ static void load_and_clear(void)
 
 /* --- ends --------------------------------------------------------------------------------- */
 
-/* A channel without its device, and its last close. */
+static void remove_now(void)
+{
+	close(d->fd);
+	check_eq(dm_remove(d->name), 0);
+}
+
+/* read() and poll() say that all is over. */
+static void over(int error)
+{
+	struct pollfd p = { .fd = c->fd, .events = POLLIN };
+	struct dmu_event ev;
+
+	check_eq(poll(&p, 1, wait_limit_ms()), 1);
+	check(p.revents & POLLHUP, "no POLLHUP when all is over");
+	check(read(c->fd, &ev, sizeof(ev)) < 0, "there is one more event: %u",
+	      ev.type);
+	check_eq(errno, error);
+	check_eq(re_try(c, &(struct dmu_reply){ .type = DMU_RE_COMMIT }), ENODEV);
+}
+
+/* What was copied, and flushed by nobody, the daemon hears of, and can commit. */
+static void removal_is_told(void)
+{
+	struct dmu_reply late = re_linear(77, 0, 1, 0, 0, RW);
+	uint64_t flushes, id;
+
+	setup();
+	all_cow(0, 0, BASE, 0);
+	disk_write(d, 3 * BS + 1, 1, 9);
+	disk_write(d, 60 * BS, BS, 9);
+	flushes = dev_stat(a, DEV_FLUSHES);
+	remove_now();
+	check(dev_stat(a, DEV_FLUSHES) > flushes, "device 0 was not flushed");
+	ev_copied(c, 3, 1, 0, 3 * BS);
+	ev_copied(c, 60, 1, 0, 60 * BS);
+	id = ev_flush(c);
+	ev_none(c);
+	check_eq(re_try(c, &late), ENOENT);	/* the channel is whole */
+	re_send(c, re_flushed(id, 0));
+	over(ENODEV);
+}
+
+/* A commit that fails is not asked for again, and is no reason to wait. */
+static void removal_commit_fails(void)
+{
+	setup();
+	all_cow(0, 0, BASE, 0);
+	disk_write(d, 3 * BS + 1, 1, 9);
+	remove_now();
+	ev_copied(c, 3, 1, 0, 3 * BS);
+	re_send(c, re_flushed(ev_flush(c), EIO));
+	over(ENODEV);
+}
+
+/* A commit is under way, and what it has not goes into another one. */
+static void removal_in_commit(void)
+{
+	uint64_t id;
+
+	setup();
+	all_cow(0, 0, BASE, 0);
+	disk_write(d, 3 * BS + 1, 1, 9);
+	re_send(c, re_commit());
+	ev_copied(c, 3, 1, 0, 3 * BS);
+	id = ev_flush(c);
+	disk_write(d, 4 * BS + 1, 1, 9);
+	remove_now();
+	ev_none(c);
+	re_send(c, re_flushed(id, 0));
+	ev_copied(c, 4, 1, 0, 4 * BS);
+	id = ev_flush(c);
+	re_send(c, re_flushed(id, 0));
+	over(ENODEV);
+}
+
+/* What may be lost is not told as if it were there. */
+static void removal_flush_fails(void)
+{
+	setup_with(&(struct setup){ .gates = GATE_A });
+	all_cow(0, 0, BASE, 0);
+	disk_write(d, 3 * BS + 1, 1, 9);
+	gate_break_writes(NAME_GATE_A);
+	remove_now();
+	over(EIO);
+	gate_mend(NAME_GATE_A);
+}
+
+/* With all committed there is nothing to say, and nothing to flush. */
+static void removal_of_clean(void)
+{
+	uint64_t flushes;
+
+	setup();
+	all_cow(0, 0, BASE, 0);
+	disk_write(d, 3 * BS + 1, 1, 9);
+	flush_and_commit();
+	flushes = dev_stat(a, DEV_FLUSHES);
+	remove_now();
+	over(ENODEV);
+	check_eq(dev_stat(a, DEV_FLUSHES), flushes);
+}
+
+/* Before the daemon that is attached has the replay: it hears of all in the end. */
+static void removal_in_replay(void)
+{
+	uint64_t id;
+
+	setup();
+	all_cow(0, 0, BASE, 0);
+	disk_write(d, 3 * BS + 1, 1, 9);
+	daemon_gone();
+	daemon_back(0);
+	remove_now();
+	ev_copied(c, 3, 1, 0, 3 * BS);
+	ev_want(c, DMU_EV_REPLAY_END, 0, 0, 0);
+	id = ev_flush(c);
+	re_send(c, re_flushed(id, 0));
+	over(ENODEV);
+}
+
+/* A channel without its device, its last words unread, and its last close. */
 static void removed_while_attached(void)
 {
 	struct dmu_attach arg;
-	struct dmu_event ev;
 	struct chan *other;
 
 	setup();
 	all_cow(0, 0, BASE, 0);
 	disk_write(d, 1, 1, 9);
-	close(d->fd);
-	check_eq(dm_remove(d->name), 0);
-	check(read(c->fd, &ev, sizeof(ev)) < 0 && errno == ENODEV,
-	      "read: %s", strerror(errno));
+	remove_now();
 	d = disk_new(&(struct disk){ .sectors = SECTORS, .bs = BS,
 				     .devs = { a->path }, .name = "dmut0" });
 	other = chan_open();
@@ -1222,6 +1345,8 @@ static const struct test tests[] = {
 	T(reload_shrunk_uncommitted), T(reload_devices), T(reload_new),
 	T(reload_new_uncommitted), T(reload_readonly),
 	T(reload_with_held), T(load_twice), T(load_and_clear),
+	T(removal_is_told), T(removal_commit_fails), T(removal_in_commit),
+	T(removal_flush_fails), T(removal_of_clean), T(removal_in_replay),
 	T(removed_while_attached), T(removed_uncommitted),
 };
 

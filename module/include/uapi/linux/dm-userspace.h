@@ -163,6 +163,8 @@ enum dmu_event_type {
  *
  * Events of types that a daemon does not know are to be passed over.  read()
  * fails with ENODEV when the target is gone, with EIO if it went after LOST.
+ * Of a target that goes while something is uncommitted COPIED and a last FLUSH
+ * are told before, and ENODEV comes when that is answered.
  */
 struct dmu_event {
 	__u32 type;
@@ -287,7 +289,7 @@ enum dmu_kind {
  *	ENOMEM	  no memory now: try again
  *	EFAULT	  bad address
  *	ENOTCONN  not attached
- *	ENODEV	  the target is gone
+ *	ENODEV	  the target is gone, and read() says so too
  */
 struct dmu_reply {
 	__u32 type;

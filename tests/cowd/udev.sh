@@ -1,0 +1,62 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Where udev runs it reads from a device whose table is new, and cowd waits for it: at a
+# first start and at a take-over it is answered meanwhile, also where what nobody answers
+# fails at once.  This script stands in for udev.
+# shellcheck source=tests/cowd/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+looks=0
+mkdir -p /run/udev
+[ ! -e /run/udev/control ] || die "there is a udev"
+
+# As rules do: a node, a look at the device for what is in it, and the count of the cookie.
+udev()
+{
+	local cookie name
+	while [ -e /run/udev/control ]; do
+		for cookie in $(dmsetup udevcookies | awk '/^0x/ { print $1 }'); do
+			dmsetup mknodes
+			for name in $(dmsetup ls --target userspace | awk '/\t/ { print $1 }'); do
+				looks=$((looks + 1))
+				dd if="/dev/mapper/$name" of=/dev/null bs=4k count=1 skip=$looks \
+					iflag=direct status=none || echo "$name" >>failed-looks
+				echo "$name" >>looks
+			done
+			dmsetup udevcomplete "$cookie" >/dev/null
+		done
+		sleep 0.05
+	done
+}
+
+# starts WHAT ARG...: cowd ARG..., in less time than it would wait for udev in vain.
+starts()
+{
+	local what=$1 since=$SECONDS
+	shift
+	: >looks
+	timeout 60 cowd "$@" 2>err || die "$what: cowd: exit status $?: $(<err)"
+	[ ! -s err ] || fail "$what: said: $(<err)"
+	[ -s looks ] || fail "$what: udev did not look"
+	[ ! -e failed-looks ] || fail "$what: udev read an error"
+	[ -z "$(dmsetup udevcookies | awk '/^0x/')" ] || fail "$what: left a cookie"
+	[ -e /dev/mapper/mydev ] || fail "$what: there is no node"
+	echo "ok $SECONDS s: $what, $((SECONDS - since)) s"
+}
+
+touch /run/udev/control
+unset DM_DISABLE_UDEV
+udev &
+overlay 8 4
+starts "a start" -p "$plugin" --policy fail mydev "$image"
+kill_cowd both
+dmsetup message mydev 0 evict
+starts "a take-over" --recover mydev
+in_force fail "a take-over"
+cowctl upgrade mydev || fail "cowctl upgrade: exit status $?"
+in_force fail "an upgrade"
+[ ! -e failed-looks ] || fail "an upgrade: udev read an error"
+cowctl stop mydev || fail "cowctl stop: exit status $?"
+rm -f /run/udev/control
+wait
+nothing_left "the end"
