@@ -22,7 +22,7 @@
 
 #define WORKER_MS	1000	/* without its parent it ends by itself */
 #define HELPER_MS	5000	/* what comes behind the removal of a device */
-#define KILLED_MS	1000
+#define KILLED_MS	10000	/* it may be in the middle of an I/O to slow storage */
 
 static bool ended_within(pid_t pid, int ms)
 {

@@ -242,7 +242,17 @@ static int take_over(const struct dmu_table *table, unsigned int flags)
 	if (!err)
 		err = dmu_device_suspend(name, DMU_SUSPEND_NOFLUSH |
 					       DMU_SUSPEND_NOLOCKFS);
-	return err ? err : dmu_device_resume(name);
+	if (err)
+		return err;
+	err = dmu_device_resume(name, &parent.cookie);
+	if (!err)
+		return 0;
+	/* It must not stay suspended: the second try resumes what there is. */
+	dmu_udev_wait(parent.cookie, 0);
+	if (dmu_device_resume(name, &parent.cookie))
+		cowd_log(COWD_WARNING, "%s stays suspended; dmsetup resume %s lets its I/O go on",
+			 name, name);
+	return err;
 }
 
 static int attach(const struct cowd_geometry *geometry)
@@ -306,13 +316,11 @@ int device_serve(const struct cowd_geometry *geometry)
 
 /* ---- undo ---------------------------------------------------------------- */
 
-void device_undo(void)
+static void remove_created(void)
 {
 	const char *name = parent.options->name;
 	int err;
 
-	if (!parent.created)
-		return;
 	dmu_device_message(name, "policy fail");
 	err = dmu_device_remove(name, 0, REMOVE_TRY_MS);
 	if (err && err != -ENXIO) {
@@ -321,5 +329,11 @@ void device_undo(void)
 		/* Somebody uses it already: that policy was ours, for the removal. */
 		set_features(parent.options);
 	}
+}
+
+void device_undo(void)
+{
+	if (parent.created)
+		remove_created();
 	dmu_udev_wait(parent.cookie, 1000);
 }

@@ -41,6 +41,7 @@
 #include "state.h"
 
 #define REQUESTS_A_TURN	64
+#define UDEV_STEP_MS	50
 
 struct parent parent = {
 	.sock = -1,
@@ -166,6 +167,8 @@ static int next_timeout(void)
 {
 	int64_t next = parent.deadline, left;
 
+	if (parent.udev_deadline)
+		return UDEV_STEP_MS;
 	if (parent.stats_deadline && (!next || parent.stats_deadline < next))
 		next = parent.stats_deadline;
 	if (!next)
@@ -198,6 +201,8 @@ static void loop(void)
 	clients_read(fds + 3);
 	if (fds[2].revents)
 		cowd_control_accept(&parent.control);
+	if (parent.udev_deadline)
+		request_udev();
 	if (parent.stats_deadline && clock_now_ms() >= parent.stats_deadline)
 		clients_answer_status(NULL);
 	if (parent.deadline && clock_now_ms() >= parent.deadline)

@@ -153,19 +153,10 @@ static void serve_log(void)
 	cowd_log(level, "%s", msg.text);
 }
 
-/* The device is live and answered for: now it is there for everybody. */
-static void serve_ready(void)
+static void device_ready(void)
 {
 	char node[160];
 
-	if (parent.state != STARTING || !parent.attached) {
-		breach("ready out of order");
-		return;
-	}
-	if (dmu_udev_wait(parent.cookie, UDEV_MS))
-		cowd_log(COWD_WARNING, "udev has not handled %s within %d s",
-			 parent.options->name, UDEV_MS / 1000);
-	parent.cookie = 0;
 	snprintf(node, sizeof(node), "/dev/mapper/%s", parent.options->name);
 	if (access(node, F_OK)) {
 		cowd_error(-errno, "%s did not appear", node);
@@ -177,6 +168,35 @@ static void serve_ready(void)
 	parent_enter(RUNNING, 0);
 	cowd_log(COWD_INFO, "%s serves %s", node, parent.options->image);
 	parent.ready();
+}
+
+void request_udev(void)
+{
+	int err = dmu_udev_wait(parent.cookie, 0);
+
+	if (err == -ETIMEDOUT && clock_now_ms() < parent.udev_deadline)
+		return;
+	if (err)
+		cowd_log(COWD_WARNING, "udev has not handled %s within %d s",
+			 parent.options->name, UDEV_MS / 1000);
+	parent.cookie = 0;
+	parent.udev_deadline = 0;
+	device_ready();
+}
+
+/*
+ * The device is live and answered for.  While udev looks at it the worker may need its
+ * parent, so that does not wait here.
+ */
+static void serve_ready(void)
+{
+	if (parent.state != STARTING || !parent.attached ||
+	    parent.udev_deadline) {
+		breach("ready out of order");
+		return;
+	}
+	parent.udev_deadline = clock_now_ms() + UDEV_MS;
+	request_udev();
 }
 
 static void serve_msg(int fd)

@@ -56,7 +56,8 @@ struct parent {
 	bool attached;		/* and the worker has its channel */
 	uint64_t dropped;	/* lines of the worker's, since that was said */
 	bool breached;		/* the worker is at its end for that */
-	uint32_t cookie;
+	uint32_t cookie;	/* udev's, of the device; 0: none */
+	int64_t udev_deadline;	/* ms, the worker is ready; 0: not yet, or long since */
 	bool done;
 	int exit_status;
 };
@@ -76,6 +77,8 @@ void parent_finish(int exit_status);
  * negative errno: there will be no more.
  */
 int request_serve(void);
+/* Has udev handled the device, or had its time?  Then it is there for everybody. */
+void request_udev(void);
 /* Say how many lines of the worker's were too many, if any. */
 void requests_tell_dropped(void);
 

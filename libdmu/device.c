@@ -236,9 +236,9 @@ int dmu_device_suspend(const char *name, unsigned int flags)
 	return run_and_destroy(task);
 }
 
-int dmu_device_resume(const char *name)
+int dmu_device_resume(const char *name, uint32_t *cookie)
 {
-	return udev_task(DM_DEVICE_RESUME, name, NULL);
+	return udev_task(DM_DEVICE_RESUME, name, cookie);
 }
 
 int dmu_device_message(const char *name, const char *text)
@@ -331,7 +331,7 @@ static int make_it_fail(const char *name)
 	if (!err)
 		err = dmu_device_suspend(name, DMU_SUSPEND_NOFLUSH |
 						DMU_SUSPEND_NOLOCKFS);
-	return err ? err : dmu_device_resume(name);
+	return err ? err : dmu_device_resume(name, NULL);
 }
 
 static int remove_once(const char *name, unsigned int flags)

@@ -149,8 +149,11 @@ int dmu_device_load(const char *name, const struct dmu_table *table,
  */
 int dmu_device_suspend(const char *name, unsigned int flags);
 
-/* Make the loaded table, if there is one, live, and let I/O go on. */
-int dmu_device_resume(const char *name);
+/*
+ * Make the loaded table, if there is one, live, and let I/O go on.  udev may read from
+ * the device then: @cookie is as in dmu_device_create().
+ */
+int dmu_device_resume(const char *name, uint32_t *cookie);
 
 /*
  * Remove device @name, trying for at most @timeout_ms while it is busy.
@@ -242,7 +245,7 @@ int dmu_channel_open(int fd, unsigned int max_events, unsigned int max_replies,
 /* Replies that are queued are dropped; what was owed is asked again. */
 void dmu_channel_close(struct dmu_channel *channel);
 
-/* For poll(): POLLIN when there are events, POLLHUP when the target is gone. */
+/* For poll(): POLLIN when there are events, POLLHUP when read() says -ENODEV. */
 int dmu_channel_fd(const struct dmu_channel *channel);
 
 /*
