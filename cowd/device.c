@@ -212,7 +212,7 @@ static int create(const struct dmu_table *table, unsigned int flags)
 				    &parent.cookie);
 
 	parent.created = !err;
-	return err;
+	return err ? explain_create(err) : 0;
 }
 
 /*
@@ -243,11 +243,12 @@ static int take_over(const struct dmu_table *table, unsigned int flags)
 		err = dmu_device_suspend(name, DMU_SUSPEND_NOFLUSH |
 					       DMU_SUSPEND_NOLOCKFS);
 	if (err)
-		return err;
+		return explain_create(err);
 	err = dmu_device_resume(name, &parent.cookie);
 	if (!err)
 		return 0;
-	/* It must not stay suspended: the second try resumes what there is. */
+	/* It must not stay suspended for want of memory: a second try. */
+	err = explain_create(err);
 	dmu_udev_wait(parent.cookie, 0);
 	if (dmu_device_resume(name, &parent.cookie))
 		cowd_log(COWD_WARNING, "%s stays suspended; dmsetup resume %s lets its I/O go on",
@@ -311,7 +312,7 @@ int device_serve(const struct cowd_geometry *geometry)
 		return err;
 	fill_table(&table, dests, geometry);
 	err = o->recover ? take_over(&table, flags) : create(&table, flags);
-	return err ? explain_create(err) : attach(geometry);
+	return err ? err : attach(geometry);
 }
 
 /* ---- undo ---------------------------------------------------------------- */

@@ -104,7 +104,10 @@ void worker_ended(int status)
 		return;
 	}
 	if (device_is_gone()) {
-		if (parent.state != ENDING && parent.state != REMOVING)
+		if (status)
+			cowd_error(-EIO, "%s is gone and the worker ended %s: what was written since the last flush may be missing",
+				   name, how_it_ended(status));
+		else if (parent.state != ENDING && parent.state != REMOVING)
 			cowd_log(COWD_INFO, "%s was removed by somebody else",
 				 name);
 		parent_finish(status ? COWD_EXIT_FAILED : COWD_EXIT_OK);
@@ -153,7 +156,13 @@ static void read_signals(void)
 	while (read(parent.signals, &info, sizeof(info)) == sizeof(info)) {
 		if (info.ssi_signo == SIGCHLD) {
 			children_reap();
-		} else if (parent.state == STARTING) {
+			continue;
+		}
+		if (parent.udev_deadline) {	/* it is served: udev had its time */
+			parent.udev_deadline = clock_now_ms();
+			request_udev();
+		}
+		if (parent.state == STARTING) {
 			cowd_error(-EINTR, "%s: interrupted",
 				   parent.options->name);
 			parent_finish(COWD_EXIT_FAILED);
@@ -196,13 +205,13 @@ static void loop(void)
 		read_worker(REQUESTS_A_TURN);
 	if (fds[0].revents)
 		read_signals();
+	if (parent.udev_deadline && !parent.done)
+		request_udev();
 	if (parent.done)
 		return;
-	clients_read(fds + 3);
+	clients_read(fds + 3);	/* after what may let a waiting stop begin */
 	if (fds[2].revents)
 		cowd_control_accept(&parent.control);
-	if (parent.udev_deadline)
-		request_udev();
 	if (parent.stats_deadline && clock_now_ms() >= parent.stats_deadline)
 		clients_answer_status(NULL);
 	if (parent.deadline && clock_now_ms() >= parent.deadline)
@@ -275,7 +284,9 @@ static void end(bool was_ready)
 	else
 		cowd_record_remove(&parent.record);
 	clients_answer(COWD_CMD_STOP, remains ?
-		       "it is still there, and cowd has ended" : NULL);
+		       "it is still there, and cowd has ended" :
+		       parent.exit_status ?
+		       "it is gone, but its last commit failed: see the log" : NULL);
 	cowd_control_close(&parent.control);
 }
 

@@ -163,8 +163,6 @@ static void device_ready(void)
 		parent_finish(COWD_EXIT_FAILED);
 		return;
 	}
-	/* From now on our own pages may have to be written to the device. */
-	cowd_lock_memory();
 	parent_enter(RUNNING, 0);
 	cowd_log(COWD_INFO, "%s serves %s", node, parent.options->image);
 	parent.ready();
@@ -177,8 +175,8 @@ void request_udev(void)
 	if (err == -ETIMEDOUT && clock_now_ms() < parent.udev_deadline)
 		return;
 	if (err)
-		cowd_log(COWD_WARNING, "udev has not handled %s within %d s",
-			 parent.options->name, UDEV_MS / 1000);
+		cowd_log(COWD_WARNING, "udev has not handled %s yet",
+			 parent.options->name);
 	parent.cookie = 0;
 	parent.udev_deadline = 0;
 	device_ready();
@@ -195,6 +193,9 @@ static void serve_ready(void)
 		breach("ready out of order");
 		return;
 	}
+	/* From now on our own pages may have to be written to the device. */
+	cowd_lock_memory();
+	parent.deadline = 0;
 	parent.udev_deadline = clock_now_ms() + UDEV_MS;
 	request_udev();
 }

@@ -1245,7 +1245,7 @@ bool cowd_serve_may_commit(struct cowd_serve *s)
 	do
 		n = dmu_read_events(s->channel, &events);
 	while (n > 0);
-	return n == -ENODEV;
+	return n != -EIO;
 }
 
 bool cowd_serve_wants_events(const struct cowd_serve *s)

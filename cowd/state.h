@@ -36,7 +36,7 @@ enum parent_state {
 #define CHECK_S		10	/* does the new program run at all? */
 #define SYNC_S		60	/* a flush of all that is dirty */
 #define REMOVE_S	20	/* 5 s of which for whoever just looks at it */
-#define END_S		30	/* the worker's last commit */
+#define END_S		60	/* the worker's last commit */
 
 struct parent {
 	struct cowd_options *options;

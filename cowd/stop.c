@@ -60,7 +60,7 @@ static int sync_device(const char *name)
 
 /*
  * Who only looks at it, as udev does, is waited for.  Who wrote to it meanwhile did so
- * after the last flush: what is not flushed does not outlive the device.
+ * after the last flush; what comes of a flush now can still be told.
  */
 static int remove_device(const char *name)
 {

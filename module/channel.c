@@ -136,7 +136,6 @@ static int dmu_attach_disk(struct dmu_channel *c, struct dmu_disk *d,
 		a->nr_devs = d->target->nr_devs;
 	a->nr_sectors = d->nr_sectors;
 	a->block_sectors = dmu_block_sectors(d);
-	up_read(&d->table_lock);
 
 	spin_lock_irq(&d->lock);
 	if (d->dead)
@@ -156,6 +155,7 @@ static int dmu_attach_disk(struct dmu_channel *c, struct dmu_disk *d,
 		dmu_take_unwanted(d, &discards, &zeroes);
 	}
 	spin_unlock_irq(&d->lock);
+	up_read(&d->table_lock);	/* a table that goes sees who is attached */
 	dmu_complete_list(&discards, BLK_STS_OK);
 	dmu_complete_list(&zeroes, BLK_STS_NOTSUPP);
 	if (r) {

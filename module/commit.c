@@ -124,20 +124,26 @@ static int dmu_flush_devices(struct dmu_disk *d)
 }
 
 /*
- * The last table, @t, goes, and no I/O is in flight under it.  What is uncommitted is
- * made durable while there are devices, and the daemon that is attached is asked for a
- * last commit; nobody waits for it.
+ * Before table @t goes, no I/O in flight under it: if it is the live one (the last, or
+ * the next does not take over), what is uncommitted is made durable while its devices
+ * are there, and the daemon that is attached is asked for a commit; nobody waits for it.
  */
 void dmu_round_last(struct dmu_disk *d, struct dmu_target *t)
 {
-	lockdep_assert_held_write(&d->table_lock);
-	if (!dmu_is_attached(d) || !dmu_must_commit(d))
+	down_read(&d->table_lock);
+	if (d->target != t) {
+		up_read(&d->table_lock);
 		return;
-	d->last_flush = dmu_flush_target(d, t);
-	spin_lock_irq(&d->lock);
-	d->commit_wanted = true;
-	dmu_round_kick(d);
-	spin_unlock_irq(&d->lock);
+	}
+	d->last_flush = -ENODEV;
+	if (dmu_is_attached(d) && dmu_must_commit(d)) {
+		d->last_flush = dmu_flush_target(d, t);
+		spin_lock_irq(&d->lock);
+		d->commit_wanted = true;
+		dmu_round_kick(d);
+		spin_unlock_irq(&d->lock);
+	}
+	up_read(&d->table_lock);
 }
 
 /* Nothing is told before the replay, which waits for its grace period. */
@@ -186,8 +192,8 @@ bool dmu_is_over(struct dmu_disk *d)
 	lockdep_assert_held(&d->lock);
 	if (!d->dead || d->lost)
 		return d->dead;
-	return !d->replaying && d->round.phase == DMU_ROUND_IDLE &&
-	       !dmu_round_due(d);
+	return !d->replaying && list_empty(&d->pending_invals) &&
+	       d->round.phase == DMU_ROUND_IDLE && !dmu_round_due(d);
 }
 
 /* The round takes all that waits. */

@@ -284,7 +284,7 @@ struct dmu_disk {
 	struct list_head invals;	/* lock: for the next round */
 	struct dmu_round round;
 	bool unflushed;			/* round's worker: frozen since devices were flushed */
-	int last_flush;			/* table_lock: of the last table's devices */
+	int last_flush;			/* of the devices of the live table that went */
 
 	struct dmu_channel *channel;	/* lock */
 	bool replaying;			/* lock: before REPLAY_END */

@@ -178,8 +178,8 @@ static int dmu_check_mapping(struct dmu_disk *d, const struct dmu_reply *r,
 {
 	int err;
 
-	if (!d->target)		/* nothing is held that an answer could be for */
-		return r->type == DMU_RE_MAP ? -ENOENT : -ENODEV;
+	if (!d->target)		/* nothing is held, and there is no device */
+		return r->type == DMU_RE_MAP ? -ENOENT : -ENXIO;
 	err = dmu_check_extent(d, r);
 	if (!err)
 		err = dmu_check_settled(d, r);
@@ -620,6 +620,7 @@ static int dmu_reply_invalidate(struct dmu_disk *d, const struct dmu_reply *r)
 	}
 	spin_lock_irq(&d->lock);
 	dmu_inval_free(inval);
+	dmu_round_kick(d);	/* who reads may have waited for its end */
 	spin_unlock_irq(&d->lock);
 	return err;
 }

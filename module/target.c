@@ -346,11 +346,10 @@ static void dmu_dtr(struct dm_target *ti)
 	struct dmu_target *t = ti->private;
 	struct dmu_disk *d = t->disk;
 
+	dmu_round_last(d, t);
 	down_write(&d->table_lock);
 	list_del(&t->list);
 	if (d->target == t) {	/* never resumed, or the last one */
-		if (list_empty(&d->targets))
-			dmu_round_last(d, t);
 		d->target = NULL;
 		if (!list_empty(&d->targets) &&
 		    dmu_take_over(list_last_entry(&d->targets,

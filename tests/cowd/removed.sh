@@ -23,11 +23,12 @@ gone_by()
 {
 	local how=$1
 	shift
+	dd if=new of=model bs=4k seek=$((at + 3)) count=8 conv=notrunc status=none
+	dd if=new of=model bs=64k seek=$((at / 16 + 4)) count=3 conv=notrunc status=none
 	cowd -p "$plugin" mydev "$image" 2>>log || die "$plugin: cowd"
 	dd if=new of=/dev/mapper/mydev bs=4k seek=$((at + 3)) count=8 oflag=direct conv=notrunc status=none
 	dd if=new of=/dev/mapper/mydev bs=64k seek=$((at / 16 + 4)) count=3 oflag=direct conv=notrunc status=none
-	dd if=new of=model bs=4k seek=$((at + 3)) count=8 conv=notrunc status=none
-	dd if=new of=model bs=64k seek=$((at / 16 + 4)) count=3 conv=notrunc status=none
+	dmsetup status mydev | grep -q ' uncommitted [1-9]' || die "$plugin: $how: it was committed too early"
 	"$@" || fail "$plugin: $how: exit status $?"
 	ends "$plugin: $how"
 	nothing_left "$plugin: $how"

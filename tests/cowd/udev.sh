@@ -7,6 +7,8 @@
 . "$(dirname "$0")/lib.sh"
 
 looks=0
+# Without this script nobody counts cookies.
+trap 'status=$?; rm -f /run/udev/control; export DM_DISABLE_UDEV=1; (exit $status); cleanup' EXIT
 mkdir -p /run/udev
 [ ! -e /run/udev/control ] || die "there is a udev"
 
@@ -15,6 +17,7 @@ udev()
 {
 	local cookie name
 	while [ -e /run/udev/control ]; do
+		while [ -e sleeps ]; do sleep 0.05; done
 		for cookie in $(dmsetup udevcookies | awk '/^0x/ { print $1 }'); do
 			dmsetup mknodes
 			for name in $(dmsetup ls --target userspace | awk '/\t/ { print $1 }'); do
@@ -53,10 +56,21 @@ kill_cowd both
 dmsetup message mydev 0 evict
 starts "a take-over" --recover mydev
 in_force fail "a take-over"
+: >looks
 cowctl upgrade mydev || fail "cowctl upgrade: exit status $?"
 in_force fail "an upgrade"
+[ -s looks ] || fail "an upgrade: udev did not look"
 [ ! -e failed-looks ] || fail "an upgrade: udev read an error"
 cowctl stop mydev || fail "cowctl stop: exit status $?"
+nothing_left "stopped"
+
+# What is asked for while udev is waited for is done, with no more than the wait.
+touch sleeps
+cowd -p "$plugin" mydev "$image" 2>err &
+until dmsetup udevcookies | grep -q ^0x && cowctl list | grep -q mydev; do sleep 0.05; done
+(sleep 1; rm sleeps) &
+timeout 60 cowctl stop mydev || fail "cowctl stop during a start: exit status $?"
+wait %2 || fail "the start that was stopped: exit status $?: $(<err)"
+nothing_left "stopped during a start"
 rm -f /run/udev/control
 wait
-nothing_left "the end"

@@ -1063,6 +1063,9 @@ static void reload_new_uncommitted(void)
 	check_eq(disk_reload(d), 0);
 	check_eq(dm_suspend(d->name, 0), 0);
 	check_eq(dm_resume(d->name), EBUSY);
+	/* The table that was live is gone, and asked for a commit before. */
+	ev_copied(c, 21, 1, 0, 400 + BS);
+	re_send(c, re_flushed(ev_flush(c), EIO));
 	d->devs[0] = before;
 	check_eq(disk_reload(d), 0);
 	check_eq(dm_resume(d->name), 0);
@@ -1192,11 +1195,22 @@ static void over(int error)
 	check_eq(re_try(c, &(struct dmu_reply){ .type = DMU_RE_COMMIT }), ENODEV);
 }
 
+/* Who sleeps until there is something to read is woken by the end. */
+static void *sleep_on_channel(void *fd)
+{
+	struct pollfd p = { .fd = *(int *)fd, .events = POLLIN };
+
+	check_eq(poll(&p, 1, wait_limit_ms()), 1);
+	check(p.revents & POLLHUP, "woken for %x", p.revents);
+	return NULL;
+}
+
 /* What was copied, and flushed by nobody, the daemon hears of, and can commit. */
 static void removal_is_told(void)
 {
 	struct dmu_reply late = re_linear(77, 0, 1, 0, 0, RW);
 	uint64_t flushes, id;
+	pthread_t sleeper;
 
 	setup();
 	all_cow(0, 0, BASE, 0);
@@ -1210,7 +1224,45 @@ static void removal_is_told(void)
 	id = ev_flush(c);
 	ev_none(c);
 	check_eq(re_try(c, &late), ENOENT);	/* the channel is whole */
+	check_eq(pthread_create(&sleeper, NULL, sleep_on_channel, &c->fd), 0);
+	sleep_ms(200);
 	re_send(c, re_flushed(id, 0));
+	check_eq(pthread_join(sleeper, NULL), 0);
+	over(ENODEV);
+}
+
+/* The daemon finds out that data was lost: nothing more is told. */
+static void removal_and_loss(void)
+{
+	setup();
+	all_cow(0, 0, BASE, 0);
+	disk_write(d, 3 * BS + 1, 1, 9);
+	remove_now();
+	ev_copied(c, 3, 1, 0, 3 * BS);
+	ev_flush(c);
+	re_send(c, (struct dmu_reply){ .type = DMU_RE_COMMIT,
+				       .flags = DMU_RE_LOST });
+	over(EIO);
+}
+
+/* An INVALIDATE that is under way has its end. */
+static void removal_in_invalidate(void)
+{
+	struct dmu_event ev;
+	bool told = false;
+
+	setup();
+	all_cow(0, 0, BASE, 0);
+	disk_write(d, 3 * BS + 1, 1, 9);
+	re_send(c, re_invalidate(7, 0, 10));
+	remove_now();
+	do {
+		ev = ev_get(c);
+		told = told || (ev.type == DMU_EV_INVALIDATED && ev.id == 7);
+	} while (ev.type != DMU_EV_FLUSH);
+	re_send(c, re_flushed(ev.id, 0));
+	if (!told)
+		ev_want(c, DMU_EV_INVALIDATED, 0, 10, 0);
 	over(ENODEV);
 }
 
@@ -1348,7 +1400,8 @@ static const struct test tests[] = {
 	T(reload_shrunk_uncommitted), T(reload_devices), T(reload_new),
 	T(reload_new_uncommitted), T(reload_readonly),
 	T(reload_with_held), T(load_twice), T(load_and_clear),
-	T(removal_is_told), T(removal_commit_fails), T(removal_in_commit),
+	T(removal_is_told), T(removal_and_loss), T(removal_in_invalidate),
+	T(removal_commit_fails), T(removal_in_commit),
 	T(removal_flush_fails), T(removal_of_clean), T(removal_in_replay),
 	T(removed_while_attached), T(removed_uncommitted),
 };
