@@ -58,6 +58,18 @@ static int check_areas(struct qcow2 *d)
 	return ret;
 }
 
+/*
+ * What is behind the last entry, in its cluster, is nobody's.  With it the table is
+ * written past the page cache, in which data beside it would be old (test-direct.c).
+ */
+static uint64_t l1_bytes(const struct qcow2 *d)
+{
+	uint64_t bytes = d->h.l1_size * 8ull;
+	uint64_t whole = num_round_up(bytes, COW_SECTOR_SIZE);
+
+	return num_run_in(d->h.l1_offset, whole, d->file_size) ? whole : bytes;
+}
+
 /* --- Other files ------------------------------------------------------------ */
 
 static int check_backing(struct qcow2 *d)
@@ -152,6 +164,7 @@ static int open_image(struct qcow2 *d, uint32_t flags)
 	d->nr_refblocks = ((uint64_t)d->h.reftable_clusters <<
 			   d->g.cluster_bits) / 8;
 	ret = check_areas(d);
+	d->l1_bytes = l1_bytes(d);
 	if (!ret)
 		ret = check_backing(d);
 	if (!ret)

@@ -132,6 +132,7 @@ struct qcow2 {
 	uint32_t data_file;	/* index of the file with the data */
 	uint64_t data_size;	/* bytes of it; of file 0 see file_size */
 	uint64_t nr_refblocks;	/* entries of the refcount table */
+	uint64_t l1_bytes;	/* of the L1 table, see struct qcow2_top */
 	struct qcow2_alloc alloc;
 	struct qcow2_reserved reserved;
 	struct qcow2_freed freed;
@@ -144,7 +145,7 @@ struct qcow2 {
 /* A table that is got in slices: the L1 table, or the refcount table. */
 struct qcow2_top {
 	uint64_t offset;		/* bytes, in file 0 */
-	uint64_t entries;		/* of 8 bytes */
+	uint64_t bytes;			/* whole sectors, where the file has them */
 	unsigned int phase;		/* of a commit that writes it */
 };
 

@@ -19,7 +19,7 @@ static int reftable_get(struct qcow2 *d, uint64_t index, bool write,
 {
 	const struct qcow2_top top = {
 		.offset = d->h.reftable_offset,
-		.entries = d->nr_refblocks,
+		.bytes = d->nr_refblocks * 8,
 		.phase = qcow2_ref_phase(d, QCOW2_PHASE_REFTABLE),
 	};
 

@@ -22,8 +22,7 @@ int qcow2_top_get(struct qcow2 *d, const struct qcow2_top *top, uint64_t index,
 		  bool write, struct cow_table **table, be64 **entry)
 {
 	uint64_t start = num_round_down(index * 8, d->slice_bytes);
-	uint32_t len = (uint32_t)num_min(top->entries * 8 - start,
-					 d->slice_bytes);
+	uint32_t len = (uint32_t)num_min(top->bytes - start, d->slice_bytes);
 	uint64_t offset = top->offset + start;
 	int ret;
 
@@ -41,7 +40,7 @@ static int l1_get(struct qcow2 *d, uint64_t index, bool write,
 {
 	const struct qcow2_top top = {
 		.offset = d->h.l1_offset,
-		.entries = d->h.l1_size,
+		.bytes = d->l1_bytes,
 		.phase = QCOW2_PHASE_L1,
 	};
 

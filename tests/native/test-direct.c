@@ -6,6 +6,8 @@
  * same page.  The kernel writes data by direct I/O; if the bitmap went
  * through the page cache, the whole page could be written back with what
  * stood beside it before.  So after a commit the page is not in the cache.
+ * The same for the L1 table of a qcow2 image with clusters smaller than a page,
+ * which fills no sector.
  */
 #include <libcow/cow.h>
 
@@ -44,11 +46,12 @@ static bool can_be_direct(void)
 	return can;
 }
 
-static struct cow_chain *make(struct cow_plugins *plugins)
+static struct cow_chain *make(struct cow_plugins *plugins, const char *format,
+			      uint32_t block_size)
 {
 	struct cow_create_params create = {
-		.plugins = plugins, .path = path, .format = "vhd",
-		.size = 8 * BLOCK, .block_size = BLOCK, .force = true,
+		.plugins = plugins, .path = path, .format = format,
+		.size = 7 * BLOCK, .block_size = block_size, .force = true,
 	};
 	struct cow_open_params open = COW_OPEN_PARAMS_INIT;
 	struct cow_chain *chain;
@@ -56,7 +59,7 @@ static struct cow_chain *make(struct cow_plugins *plugins)
 	must(cow_create_image(&create), "create");
 	open.plugins = plugins;
 	open.path = path;
-	open.format = "vhd";
+	open.format = format;
 	open.flags = COW_OPEN_WRITE;
 	open.direct_data = true;
 	must(cow_chain_open(&open, &chain), "open");
@@ -84,31 +87,62 @@ static bool in_page_cache(int fd, uint64_t offset)
 	return resident & 1;
 }
 
-int main(void)
+/*
+ * Each write needs a new L2 table, and so an entry of the L1 table, whose place is in
+ * the header: read past the page cache, as it may be in the same page.
+ */
+static uint64_t page_of_l1(int unused)
 {
-	struct cow_plugins *plugins;
-	struct cow_chain *chain;
-	uint64_t block;
-	int fd, bad = 0;
+	int fd = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
+	uint8_t *page = aligned_alloc(PAGE, PAGE);
+	uint64_t offset = 0;
+	unsigned int i;
 
-	must(cow_plugins_new(NULL, NULL, NULL, &plugins), "plugins");
-	chain = make(plugins);
-	if (!can_be_direct()) {
-		printf("SKIP: no direct I/O of single sectors here\n");
-		return 77;
-	}
-	fd = open(path, O_RDONLY | O_CLOEXEC);
+	(void)unused;
+	must(page && pread(fd, page, PAGE, 0) == PAGE ? 0 : -EIO, "read");
+	for (i = 0; i < 8; i++)
+		offset = offset << 8 | page[40 + i];
+	free(page);
+	close(fd);
+	return offset / PAGE * PAGE;
+}
+
+static int check(struct cow_plugins *plugins, const char *format,
+		 uint32_t block_size, uint64_t (*page_of)(int fd))
+{
+	struct cow_chain *chain = make(plugins, format, block_size);
+	int fd = open(path, O_RDONLY | O_CLOEXEC), bad = 0;
+	uint64_t block;
+
 	for (block = 0; block < 4; block++) {
+		posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
 		must(cow_pwrite(chain, "data", 4, block * BLOCK), "write");
 		must(cow_flush(chain), "flush");
-		if (!in_page_cache(fd, page_of_bitmap(fd)))
+		if (!in_page_cache(fd, page_of(fd)))
 			continue;
-		fprintf(stderr, "test-direct: the bitmap of block %llu went through the page cache\n",
-			(unsigned long long)block);
+		fprintf(stderr, "test-direct: %s: metadata of block %llu went through the page cache\n",
+			format, (unsigned long long)block);
 		bad = 1;
 	}
 	close(fd);
 	cow_chain_close(chain);
+	return bad;
+}
+
+int main(void)
+{
+	struct cow_plugins *plugins;
+	int bad;
+
+	must(cow_plugins_new(NULL, NULL, NULL, &plugins), "plugins");
+	cow_chain_close(make(plugins, "vhd", BLOCK));
+	if (!can_be_direct()) {
+		printf("SKIP: no direct I/O of single sectors here\n");
+		return 77;
+	}
+	bad = check(plugins, "vhd", BLOCK, page_of_bitmap);
+	bad |= check(plugins, "qcow2", 1024, page_of_l1);
+	bad |= check(plugins, "qcow2", 512, page_of_l1);
 	cow_plugins_free(plugins);
 	unlink(path);
 	return bad;
