@@ -166,6 +166,7 @@ static void file_open_direct(const struct cow_opener *opener,
 	else
 		f->dio_align = opener->direct_data ? file_align(fd) :
 						     COW_DIO_ALIGN;
+	f->direct_data = opener->direct_data;
 	f->dio_fd = fd;
 }
 
@@ -414,6 +415,58 @@ int cow_read(struct cow_image *img, uint32_t file, void *buf, size_t len,
 	return ret ? io_error(img, f, ret, "read", offset) : 0;
 }
 
+#define BOUNCE_BYTES (64u << 10)
+
+/* Sectors [offset, offset + len), with buf in the middle, by way of bounce. */
+static int write_sectors(struct cow_file *f, uint8_t *bounce, uint64_t offset,
+			 size_t len, const void *buf, size_t at, size_t n)
+{
+	int ret = n == len ? 0 : file_pread_all(f->dio_fd, bounce, len, offset);
+
+	memcpy(bounce + at, buf, n);
+	return ret ? ret : file_pwrite_all(f->dio_fd, bounce, len, offset);
+}
+
+static int write_direct(struct cow_file *f, const uint8_t *buf, size_t len,
+			uint64_t offset)
+{
+	uint8_t *bounce = aligned_alloc(COW_DIO_ALIGN, BOUNCE_BYTES);
+	int ret = bounce ? 0 : -ENOMEM;
+
+	while (!ret && len) {
+		uint64_t start = num_round_down(offset, f->dio_align);
+		size_t at = (size_t)(offset - start);
+		size_t n = num_min(len, BOUNCE_BYTES - at);
+
+		ret = write_sectors(f, bounce, start,
+				    num_round_up(at + n, f->dio_align), buf, at,
+				    n);
+		buf += n;
+		offset += n;
+		len -= n;
+	}
+	free(bounce);
+	return ret;
+}
+
+/*
+ * While the kernel writes data by direct I/O, what shares a page with it must not go
+ * through the page cache.  A file does not become longer by what is beside buf: at its
+ * end there is no data.
+ */
+static bool must_be_direct(const struct cow_file *f, size_t len,
+			   uint64_t offset)
+{
+	struct stat st;
+
+	if (!f->direct_data || f->dio_fd < 0)
+		return false;
+	if (f->block_device)
+		return true;
+	return fstat(f->fd, &st) == 0 &&
+	       num_round_up(offset + len, f->dio_align) <= (uint64_t)st.st_size;
+}
+
 int cow_write(struct cow_image *img, uint32_t file, const void *buf,
 	      size_t len, uint64_t offset)
 {
@@ -422,7 +475,9 @@ int cow_write(struct cow_image *img, uint32_t file, const void *buf,
 
 	if (!f || !f->writable)
 		return -EINVAL;
-	ret = file_pwrite_all(f->fd, buf, len, offset);
+	ret = must_be_direct(f, len, offset) ?
+	      write_direct(f, buf, len, offset) :
+	      file_pwrite_all(f->fd, buf, len, offset);
 	return ret ? io_error(img, f, ret, "written", offset) : 0;
 }
 

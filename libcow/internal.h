@@ -70,6 +70,7 @@ struct cow_file {
 	uint32_t level;		/* of its image */
 	bool writable;
 	bool shared;		/* with those who open it in the same way */
+	bool direct_data;	/* somebody else writes data by direct I/O */
 	bool block_device;
 	bool scratch;
 	bool needs_sync;	/* a commit wrote to it */

@@ -7,7 +7,7 @@
  * through the page cache, the whole page could be written back with what
  * stood beside it before.  So after a commit the page is not in the cache.
  * The same for the L1 table of a qcow2 image with clusters smaller than a page,
- * which fills no sector.
+ * which fills no sector, and for the mark in the header of a VMDK, a single byte.
  */
 #include <libcow/cow.h>
 
@@ -129,6 +129,25 @@ static int check(struct cow_plugins *plugins, const char *format,
 	return bad;
 }
 
+/* The mark in the header is taken away at the end. */
+static int check_close(struct cow_plugins *plugins, const char *format)
+{
+	struct cow_chain *chain = make(plugins, format, 65536);
+	int fd = open(path, O_RDONLY | O_CLOEXEC), bad;
+
+	must(cow_pwrite(chain, "data", 4, 0), "write");
+	must(cow_flush(chain), "flush");
+	posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+	must(in_page_cache(fd, 0) ? -EBUSY : 0, "the page cache");
+	cow_chain_close(chain);
+	bad = in_page_cache(fd, 0);
+	if (bad)
+		fprintf(stderr, "test-direct: %s: the header went through the page cache\n",
+			format);
+	close(fd);
+	return bad;
+}
+
 int main(void)
 {
 	struct cow_plugins *plugins;
@@ -143,6 +162,7 @@ int main(void)
 	bad = check(plugins, "vhd", BLOCK, page_of_bitmap);
 	bad |= check(plugins, "qcow2", 1024, page_of_l1);
 	bad |= check(plugins, "qcow2", 512, page_of_l1);
+	bad |= check_close(plugins, "vmdk");
 	cow_plugins_free(plugins);
 	unlink(path);
 	return bad;
