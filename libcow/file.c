@@ -161,12 +161,11 @@ static void file_open_direct(const struct cow_opener *opener,
 		close(fd);
 		return;
 	}
+	f->direct_data = opener && opener->direct_data;
 	if (f->block_device && ioctl(fd, BLKSSZGET, &sector) == 0)
 		f->dio_align = (uint32_t)sector;
 	else
-		f->dio_align = opener->direct_data ? file_align(fd) :
-						     COW_DIO_ALIGN;
-	f->direct_data = opener->direct_data;
+		f->dio_align = f->direct_data ? file_align(fd) : COW_DIO_ALIGN;
 	f->dio_fd = fd;
 }
 
