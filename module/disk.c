@@ -35,6 +35,7 @@ static void dmu_disk_init_fields(struct dmu_disk *d)
 			       MT_FLAGS_LOCK_EXTERN);
 	mt_set_external_lock(&d->map, &d->map_mutex);
 	seqcount_init(&d->map_seq);
+	d->map_gen = 1;
 	INIT_LIST_HEAD(&d->targets);
 	INIT_LIST_HEAD(&d->cows);
 	spin_lock_init(&d->lock);

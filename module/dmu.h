@@ -23,6 +23,7 @@
 #include <linux/dm-userspace.h>
 
 #include "compat/compat.h"
+#include "value.h"
 
 /* Map values have 63 bits, map indexes are unsigned long. */
 #if BITS_PER_LONG != 64
@@ -60,8 +61,17 @@ enum dmu_stat {
 	DMU_NR_STATS
 };
 
+/* What a lookup found last: right as long as the map is of that generation. */
+struct dmu_found {
+	u64 map_gen;			/* 0: nothing */
+	u64 first, last;
+	void *entry;
+};
+
+/* Of one CPU. */
 struct dmu_stats {
 	u64 v[DMU_NR_STATS];
+	struct dmu_found found;		/* preemption off */
 };
 
 /* A destination device of one table. */
@@ -243,6 +253,7 @@ struct dmu_disk {
 	struct srcu_struct srcu;
 	struct maple_tree map;
 	seqcount_t map_seq;		/* value and range of a lookup agree */
+	u64 map_gen;			/* counts stores; of what a CPU found */
 	struct mutex map_mutex;
 	struct list_head cows;		/* map_mutex */
 	u64 nr_entries;			/* map_mutex */
@@ -377,20 +388,8 @@ void dmu_notify(struct dmu_disk *d);
 void dmu_set_mode(struct dmu_disk *d, enum dmu_mode mode);
 void dmu_suspended(struct dmu_disk *d);
 
-/* map.c: a mapping as a map entry */
-enum dmu_value_kind {
-	DMU_VALUE_RO,
-	DMU_VALUE_RW,
-	DMU_VALUE_ZERO,
-	DMU_VALUE_ERROR,
-};
-
-void *dmu_value(enum dmu_value_kind kind, u32 dev, s64 distance);
-bool dmu_distance_fits(s64 distance);
-enum dmu_value_kind dmu_value_kind(const void *entry);
-u32 dmu_value_dev(const void *entry);
-s64 dmu_value_distance(const void *entry);
-bool dmu_map_lookup(struct dmu_disk *d, u64 block, void **entry, u64 *last);
+/* map.c */
+bool dmu_map_find(struct dmu_disk *d, u64 gen, u64 block, void **entry, u64 *last);
 int dmu_map_check(struct dmu_disk *d, u64 first, u64 last, const void *entry);
 int dmu_map_store(struct dmu_disk *d, u64 first, u64 last, void *entry);
 int dmu_map_erase(struct dmu_disk *d, u64 first, u64 last);
@@ -408,6 +407,44 @@ void dmu_map_destroy(struct dmu_disk *d);
 int dmu_map_settle(struct dmu_disk *d, struct dmu_cow *cow);
 int dmu_map_init(void);
 void dmu_map_exit(void);
+
+/*
+ * I16: an entry leaves the map by a store only, which makes @gen another one before,
+ * and it is freed a grace period after that.  So what was found in the same generation
+ * is there still, as long as the caller's SRCU section lasts.
+ */
+static inline bool dmu_found_before(struct dmu_disk *d, u64 gen, u64 block,
+				    void **entry, u64 *last)
+{
+	struct dmu_found *f;
+	bool same;
+
+	preempt_disable();	/* no bio enters in an interrupt */
+	f = &this_cpu_ptr(d->stats)->found;
+	same = f->map_gen == gen && f->first <= block && block <= f->last;
+	if (same) {
+		*entry = f->entry;
+		*last = f->last;
+	}
+	preempt_enable();
+	return same;
+}
+
+/*
+ * The entry of @block, or NULL; *@last: up to where it, or the gap, reaches.
+ * The caller is in an SRCU section.  False: a store is under way, look again,
+ * but not before disk->lock is released, which an interrupt of the storing CPU
+ * may want.
+ */
+static inline bool dmu_map_lookup(struct dmu_disk *d, u64 block, void **entry,
+				  u64 *last)
+{
+	/* Pairs with dmu_store(): what is looked up now may be newer, never older. */
+	u64 gen = smp_load_acquire(&d->map_gen);
+
+	return dmu_found_before(d, gen, block, entry, last) ||
+	       dmu_map_find(d, gen, block, entry, last);
+}
 
 /* cow.c */
 struct dmu_cow *dmu_cow_alloc(struct dmu_disk *d, u64 first, u64 count);

@@ -74,9 +74,10 @@ static void dmu_way_value(struct dmu_way *w, const void *entry, bool write)
 
 /*
  * In an SRCU section: what to do with I/O to [block, block + count).  False:
- * the map is being changed, try again.
+ * the map is being changed, try again.  In line, and what is no hit is not: calls
+ * are a good part of what a hit costs.
  */
-static bool dmu_find_way(struct dmu_disk *d, u64 block, u64 count, bool write,
+static __always_inline bool dmu_find_way(struct dmu_disk *d, u64 block, u64 count, bool write,
 			 struct dmu_way *w)
 {
 	void *entry;
@@ -257,7 +258,7 @@ static void dmu_note_cgroup(struct bio *bio)
 }
 
 /* A write to an OLD block: claim it, copy it, or wait for who does. */
-static int dmu_first_write(struct dmu_target *t, struct bio *bio,
+static noinline int dmu_first_write(struct dmu_target *t, struct bio *bio,
 			   struct dmu_way *w, int idx)
 {
 	struct dmu_disk *d = t->disk;
@@ -343,7 +344,7 @@ static int dmu_fault_locked(struct dmu_target *t, struct bio *bio, bool write)
 	return DM_MAPIO_SUBMITTED;
 }
 
-static int dmu_fault(struct dmu_target *t, struct bio *bio, bool write, int idx)
+static noinline int dmu_fault(struct dmu_target *t, struct bio *bio, bool write, int idx)
 {
 	unsigned long flags;
 	int r;
@@ -360,16 +361,17 @@ static int dmu_fault(struct dmu_target *t, struct bio *bio, bool write, int idx)
 static int dmu_route_once(struct dmu_target *t, struct bio *bio, bool entering)
 {
 	bool write = op_is_write(bio_op(bio));
+	u64 block = dmu_bio_block(t, bio), count = dmu_bio_blocks(t, bio);
 	struct dmu_disk *d = t->disk;
 	struct dmu_way w;
 	int idx = dmu_flight_begin(d);
 
-	while (!dmu_find_way(d, dmu_bio_block(t, bio), dmu_bio_blocks(t, bio),
-			     write, &w))
+	while (!dmu_find_way(d, block, count, write, &w))
 		cpu_relax();
 	switch (w.action) {
 	case DMU_SEND:
-		dmu_cut(t, bio, w.blocks);
+		if (w.blocks < count)
+			dmu_cut(t, bio, w.blocks);
 		if (entering)
 			dmu_count(d, write ? DMU_HITS_WRITE : DMU_HITS_READ);
 		return dmu_io_send(t, bio, w.dev, w.distance, idx);
@@ -497,7 +499,7 @@ static int dmu_discard_asked(struct dmu_target *t, struct bio *bio)
  * Without the daemon: what is ours goes to its destination; what is not ours
  * stays as it reads, because a discard must not bring up other data.
  */
-static int dmu_discard(struct dmu_target *t, struct bio *bio)
+static noinline int dmu_discard(struct dmu_target *t, struct bio *bio)
 {
 	struct dmu_disk *d = t->disk;
 	struct dmu_way w;
@@ -519,7 +521,7 @@ static int dmu_discard(struct dmu_target *t, struct bio *bio)
 	return dmu_done(bio);
 }
 
-static int dmu_write_zeroes(struct dmu_target *t, struct bio *bio)
+static noinline int dmu_write_zeroes(struct dmu_target *t, struct bio *bio)
 {
 	u64 n = dmu_bio_whole_blocks(t, bio);
 
@@ -529,7 +531,7 @@ static int dmu_write_zeroes(struct dmu_target *t, struct bio *bio)
 	return dmu_route(t, bio, true);
 }
 
-static int dmu_flush(struct dmu_target *t, struct bio *bio)
+static noinline int dmu_flush(struct dmu_target *t, struct bio *bio)
 {
 	int r;
 
@@ -602,6 +604,11 @@ int dmu_io_end(struct dmu_target *t, struct bio *bio, blk_status_t *error)
 	struct dmu_io *io = dmu_io_of(bio);
 	unsigned int was = io->flags;
 
+	if (likely(was == DMU_IO_SENT && !*error && !io->rest.bi_size)) {
+		io->flags = 0;
+		dmu_flight_end(d, io->srcu_idx);
+		return DM_ENDIO_DONE;
+	}
 	if (dmu_flush_failed(bio, was, *error))
 		dmu_data_lost(d);
 	io->flags = 0;

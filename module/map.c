@@ -2,68 +2,20 @@
 /*
  * The remembered map: a maple tree from blocks to entries.
  *
- * LINEAR, ZERO and ERROR entries are values, not objects:
- *
- *	bits 0-1	enum dmu_value_kind
- *	bits 2-9	device index
- *	bits 10-62	distance: sector of the place minus sector of the block,
- *			signed; the same all along an extent
- *
- * so neighbours that continue each other are equal and become one entry.  A
- * COW entry is a pointer to a struct dmu_cow.
+ * LINEAR, ZERO and ERROR entries are values (value.h), a COW entry is a pointer to a
+ * struct dmu_cow.
  *
  * Readers hold SRCU (which keeps a dmu_cow) and RCU (which keeps the nodes).
  * Everyone who changes the map holds map_mutex.
  */
 #include "dmu.h"
 
-#define DMU_VALUE_DEV_SHIFT	2
-#define DMU_VALUE_DIST_SHIFT	10
-#define DMU_VALUE_DIST_BITS	53
-
 #define DMU_MAP_GFP		(GFP_NOIO | __GFP_NOWARN)
 
 static struct shrinker *dmu_shrinker;
 
-bool dmu_distance_fits(s64 distance)
-{
-	s64 limit = 1LL << (DMU_VALUE_DIST_BITS - 1);
-
-	return distance >= -limit && distance < limit;
-}
-
-void *dmu_value(enum dmu_value_kind kind, u32 dev, s64 distance)
-{
-	unsigned long v = (unsigned long)distance << DMU_VALUE_DIST_SHIFT;
-
-	v |= (unsigned long)dev << DMU_VALUE_DEV_SHIFT | kind;
-	return xa_mk_value(v & LONG_MAX);
-}
-
-enum dmu_value_kind dmu_value_kind(const void *entry)
-{
-	return xa_to_value(entry) & (BIT(DMU_VALUE_DEV_SHIFT) - 1);
-}
-
-u32 dmu_value_dev(const void *entry)
-{
-	return (xa_to_value(entry) >> DMU_VALUE_DEV_SHIFT) & 0xff;
-}
-
-s64 dmu_value_distance(const void *entry)
-{
-	s64 v = (s64)(xa_to_value(entry) << 1);	/* the sign bit to bit 63 */
-
-	return v >> (DMU_VALUE_DIST_SHIFT + 1);
-}
-
-/*
- * The entry of @block, or NULL; *@last: up to where it, or the gap, reaches.
- * The caller is in an SRCU section.  False: a store is under way, look again,
- * but not before disk->lock is released, which an interrupt of the storing CPU
- * may want.
- */
-bool dmu_map_lookup(struct dmu_disk *d, u64 block, void **entry, u64 *last)
+static bool dmu_map_walk_to(struct dmu_disk *d, u64 block,
+			    struct dmu_found *found)
 {
 	MA_STATE(mas, &d->map, block, block);
 	unsigned int seq;
@@ -72,10 +24,31 @@ bool dmu_map_lookup(struct dmu_disk *d, u64 block, void **entry, u64 *last)
 	if (seq & 1)
 		return false;
 	rcu_read_lock();
-	*entry = mas_walk(&mas);
-	*last = mas.last;
+	found->entry = mas_walk(&mas);
+	found->first = mas.index;
+	found->last = mas.last;
 	rcu_read_unlock();
 	return !read_seqcount_retry(&d->map_seq, seq);
+}
+
+static void dmu_remember_found(struct dmu_disk *d, const struct dmu_found *found)
+{
+	preempt_disable();
+	this_cpu_ptr(d->stats)->found = *found;
+	preempt_enable();
+}
+
+/* As dmu_map_lookup(), by the tree. */
+bool dmu_map_find(struct dmu_disk *d, u64 gen, u64 block, void **entry, u64 *last)
+{
+	struct dmu_found found = { .map_gen = gen };
+
+	if (!dmu_map_walk_to(d, block, &found))
+		return false;
+	dmu_remember_found(d, &found);
+	*entry = found.entry;
+	*last = found.last;
+	return true;
 }
 
 u64 dmu_map_bytes(struct dmu_disk *d)
@@ -128,6 +101,8 @@ static int dmu_store(struct dmu_disk *d, struct ma_state *mas, void *entry)
 	lockdep_assert_held(&d->map_mutex);
 	local_bh_disable();
 	raw_write_seqcount_begin(&d->map_seq);
+	smp_store_release(&d->map_gen, d->map_gen + 1);	/* after the count, before the change */
+	smp_wmb();
 	r = dmu_compat_store(mas, entry);
 	raw_write_seqcount_end(&d->map_seq);
 	local_bh_enable();

@@ -3,6 +3,7 @@
 #include "fixture.h"
 
 #include <poll.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -1299,6 +1300,58 @@ static void dirty_during_commit(void)
 	io_ok(io);
 }
 
+/* --- what a CPU found before ------------------------------------------------ */
+
+static void on_cpu(int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	check(!sched_setaffinity(0, sizeof(set), &set), "CPU %d: %s", cpu,
+	      strerror(errno));
+}
+
+/* Block 4 and its neighbours stand where was said last, whichever CPU asks. */
+static void reads_on_all(uint32_t tag, uint32_t beside)
+{
+	long cpu, n = sysconf(_SC_NPROCESSORS_ONLN);
+
+	for (cpu = 0; cpu < n; cpu++) {
+		on_cpu((int)cpu);
+		disk_expect(d, 4 * BS, BS, tag, 4 * BS);
+		disk_expect(d, 3 * BS, BS, beside, 3 * BS);
+		disk_expect(d, 5 * BS, BS, beside, 5 * BS);
+	}
+}
+
+/* I16: one store after the other, the new entry equal, wider, narrower, none. */
+static void found_before(void)
+{
+	struct dmu_event ev;
+	struct io *io;
+	unsigned int i;
+
+	setup();
+	for (i = 0; i < 20; i++) {
+		all_linear(0, 0, 0);
+		reads_on_all(TAG_A, TAG_A);
+		re_send(c, re_preload(re_linear(0, 4, 1, 1, 4 * BS, 0)));
+		reads_on_all(TAG_B, TAG_A);
+		re_send(c, re_preload(re_linear(0, 2, 6, 1, 2 * BS, 0)));
+		reads_on_all(TAG_B, TAG_B);
+		re_send(c, re_preload(re_linear(0, 4, 1, 0, 4 * BS, 0)));
+		reads_on_all(TAG_A, TAG_B);
+		re_send(c, re_invalidate(1, 4, 1));
+		ev_want(c, DMU_EV_INVALIDATED, 4, 1, 0);
+		io = io_start(d, IO_READ, 4 * BS, BS, 0);
+		ev = ev_want(c, DMU_EV_MAP, 4, 1, 0);
+		re_send(c, re_linear(ev.id, 4, 1, 1, 4 * BS, DMU_RE_REMEMBER));
+		io_ok(io);
+		reads_on_all(TAG_B, TAG_B);
+	}
+}
+
 /* --- INVALIDATE ------------------------------------------------------------- */
 
 static void invalidate(void)
@@ -2263,7 +2316,7 @@ static const struct test tests[] = {
 	T(commit_rests_without_a_daemon), T(fua), T(flushes_grouped), T(flush_refused),
 	T(flush_device_fails), T(lost_is_told_again), T(daemon_tells_of_loss),
 	T(copied_is_durable), T(flush_fails_on_hits), T(dirty_during_commit),
-	T(invalidate), T(invalidate_waits), T(invalidate_waits_once),
+	T(found_before), T(invalidate), T(invalidate_waits), T(invalidate_waits_once),
 	T(invalidate_forgets), T(invalidate_after_copied), T(invalidate_during_copy),
 	T(invalidate_many), T(invalidate_and_move), T(invalidate_busy),
 	T(invalidate_not_asked),
