@@ -285,7 +285,7 @@ static void end(bool was_ready)
 		cowd_record_remove(&parent.record);
 	clients_answer(COWD_CMD_STOP, remains ?
 		       "it is still there, and cowd has ended" :
-		       parent.exit_status ?
+		       was_ready && parent.exit_status ?
 		       "it is gone, but its last commit failed: see the log" : NULL);
 	cowd_control_close(&parent.control);
 }

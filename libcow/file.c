@@ -266,13 +266,82 @@ int cow_file_adopt(const struct cow_log *log, const char *path, int fd,
 	return 0;
 }
 
+/* --- Past the page cache --------------------------------------------------- */
+
+#define BOUNCE_BYTES (64u << 10)
+
+/* Sectors [offset, offset + len), with buf in the middle, by way of bounce. */
+static int write_sectors(struct cow_file *f, uint8_t *bounce, uint64_t offset,
+			 size_t len, const void *buf, size_t at, size_t n)
+{
+	int ret = n == len ? 0 : file_pread_all(f->dio_fd, bounce, len, offset);
+
+	memcpy(bounce + at, buf, n);
+	return ret ? ret : file_pwrite_all(f->dio_fd, bounce, len, offset);
+}
+
+static int write_direct(struct cow_file *f, const uint8_t *buf, size_t len,
+			uint64_t offset)
+{
+	uint8_t *bounce = aligned_alloc(COW_DIO_ALIGN, BOUNCE_BYTES);
+	int ret = bounce ? 0 : -ENOMEM;
+
+	while (!ret && len) {
+		uint64_t start = num_round_down(offset, f->dio_align);
+		size_t at = (size_t)(offset - start);
+		size_t n = num_min(len, BOUNCE_BYTES - at);
+
+		ret = write_sectors(f, bounce, start,
+				    num_round_up(at + n, f->dio_align), buf, at,
+				    n);
+		buf += n;
+		offset += n;
+		len -= n;
+	}
+	free(bounce);
+	return ret;
+}
+
+/*
+ * While the kernel writes data by direct I/O, what shares a page with it must not go
+ * through the page cache.  Where a file takes direct I/O of larger units only, the loop
+ * device goes through the page cache as well.  A file does not become longer by what is
+ * beside buf.
+ */
+static bool must_be_direct(const struct cow_file *f, size_t len,
+			   uint64_t offset)
+{
+	struct stat st;
+
+	if (!f->direct_data || f->dio_fd < 0)
+		return false;
+	if (f->block_device)
+		return true;
+	if (f->dio_align != COW_SECTOR_SIZE)
+		return false;
+	return num_is_aligned(offset | len, COW_SECTOR_SIZE) ||
+	       (fstat(f->fd, &st) == 0 &&
+		num_round_up(offset + len, COW_SECTOR_SIZE) <=
+		(uint64_t)st.st_size);
+}
+
+static int write_all(struct cow_file *f, const void *buf, size_t len,
+		     uint64_t offset)
+{
+	int ret = must_be_direct(f, len, offset) ?
+		  write_direct(f, buf, len, offset) : -EINVAL;
+
+	/* As in the engine: a file system that does not take it gets it so. */
+	return ret == -EINVAL ? file_pwrite_all(f->fd, buf, len, offset) : ret;
+}
+
 static int write_zeroes(struct cow_file *f, uint64_t offset, uint64_t len)
 {
 	static const uint8_t zeroes[64 << 10];
 
 	while (len) {
 		size_t n = num_min(len, sizeof(zeroes));
-		int ret = file_pwrite_all(f->fd, zeroes, n, offset);
+		int ret = write_all(f, zeroes, n, offset);
 
 		if (ret)
 			return ret;
@@ -414,58 +483,6 @@ int cow_read(struct cow_image *img, uint32_t file, void *buf, size_t len,
 	return ret ? io_error(img, f, ret, "read", offset) : 0;
 }
 
-#define BOUNCE_BYTES (64u << 10)
-
-/* Sectors [offset, offset + len), with buf in the middle, by way of bounce. */
-static int write_sectors(struct cow_file *f, uint8_t *bounce, uint64_t offset,
-			 size_t len, const void *buf, size_t at, size_t n)
-{
-	int ret = n == len ? 0 : file_pread_all(f->dio_fd, bounce, len, offset);
-
-	memcpy(bounce + at, buf, n);
-	return ret ? ret : file_pwrite_all(f->dio_fd, bounce, len, offset);
-}
-
-static int write_direct(struct cow_file *f, const uint8_t *buf, size_t len,
-			uint64_t offset)
-{
-	uint8_t *bounce = aligned_alloc(COW_DIO_ALIGN, BOUNCE_BYTES);
-	int ret = bounce ? 0 : -ENOMEM;
-
-	while (!ret && len) {
-		uint64_t start = num_round_down(offset, f->dio_align);
-		size_t at = (size_t)(offset - start);
-		size_t n = num_min(len, BOUNCE_BYTES - at);
-
-		ret = write_sectors(f, bounce, start,
-				    num_round_up(at + n, f->dio_align), buf, at,
-				    n);
-		buf += n;
-		offset += n;
-		len -= n;
-	}
-	free(bounce);
-	return ret;
-}
-
-/*
- * While the kernel writes data by direct I/O, what shares a page with it must not go
- * through the page cache.  A file does not become longer by what is beside buf: at its
- * end there is no data.
- */
-static bool must_be_direct(const struct cow_file *f, size_t len,
-			   uint64_t offset)
-{
-	struct stat st;
-
-	if (!f->direct_data || f->dio_fd < 0)
-		return false;
-	if (f->block_device)
-		return true;
-	return fstat(f->fd, &st) == 0 &&
-	       num_round_up(offset + len, f->dio_align) <= (uint64_t)st.st_size;
-}
-
 int cow_write(struct cow_image *img, uint32_t file, const void *buf,
 	      size_t len, uint64_t offset)
 {
@@ -474,9 +491,7 @@ int cow_write(struct cow_image *img, uint32_t file, const void *buf,
 
 	if (!f || !f->writable)
 		return -EINVAL;
-	ret = must_be_direct(f, len, offset) ?
-	      write_direct(f, buf, len, offset) :
-	      file_pwrite_all(f->fd, buf, len, offset);
+	ret = write_all(f, buf, len, offset);
 	return ret ? io_error(img, f, ret, "written", offset) : 0;
 }
 

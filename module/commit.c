@@ -124,26 +124,38 @@ static int dmu_flush_devices(struct dmu_disk *d)
 }
 
 /*
- * Before table @t goes, no I/O in flight under it: if it is the live one (the last, or
- * the next does not take over), what is uncommitted is made durable while its devices
- * are there, and the daemon that is attached is asked for a commit; nobody waits for it.
+ * Table @t goes, no I/O in flight under it.  If it is the live one (the last, or the next
+ * does not take over), what is uncommitted is made durable while its devices are there,
+ * and the daemon that is attached is asked for a commit; nobody waits for it.
  */
+static void dmu_ask_last(struct dmu_disk *d, struct dmu_target *t)
+{
+	if (d->target != t || !dmu_is_attached(d) || !dmu_must_commit(d))
+		return;
+	d->last_flush = dmu_flush_target(d, t);
+	spin_lock_irq(&d->lock);
+	d->commit_wanted = true;
+	dmu_round_kick(d);
+	spin_unlock_irq(&d->lock);
+}
+
+/* Without keeping out who replies, or detaches: devices may be slow. */
 void dmu_round_last(struct dmu_disk *d, struct dmu_target *t)
 {
 	down_read(&d->table_lock);
-	if (d->target != t) {
-		up_read(&d->table_lock);
-		return;
-	}
-	d->last_flush = -ENODEV;
-	if (dmu_is_attached(d) && dmu_must_commit(d)) {
-		d->last_flush = dmu_flush_target(d, t);
-		spin_lock_irq(&d->lock);
-		d->commit_wanted = true;
-		dmu_round_kick(d);
-		spin_unlock_irq(&d->lock);
+	if (d->target == t) {
+		d->last_flush = -ENODEV;
+		dmu_ask_last(d, t);
 	}
 	up_read(&d->table_lock);
+}
+
+/* For who attached since. */
+void dmu_round_last_again(struct dmu_disk *d, struct dmu_target *t)
+{
+	lockdep_assert_held_write(&d->table_lock);
+	if (d->last_flush == -ENODEV)
+		dmu_ask_last(d, t);
 }
 
 /* Nothing is told before the replay, which waits for its grace period. */

@@ -419,7 +419,9 @@ static inline bool dmu_found_before(struct dmu_disk *d, u64 gen, u64 block,
 	struct dmu_found *f;
 	bool same;
 
-	preempt_disable();	/* no bio enters in an interrupt */
+	if (unlikely(!in_task()))	/* it may have interrupted who writes it */
+		return false;
+	preempt_disable();
 	f = &this_cpu_ptr(d->stats)->found;
 	same = f->map_gen == gen && f->first <= block && block <= f->last;
 	if (same) {
@@ -508,6 +510,7 @@ void dmu_round_work(struct work_struct *work);
 void dmu_round_kick(struct dmu_disk *d);
 void dmu_round_retell(struct dmu_disk *d);
 void dmu_round_last(struct dmu_disk *d, struct dmu_target *t);
+void dmu_round_last_again(struct dmu_disk *d, struct dmu_target *t);
 bool dmu_is_over(struct dmu_disk *d);
 void dmu_round_detach(struct dmu_disk *d);
 int dmu_round_flushed(struct dmu_disk *d, u64 id, int error);

@@ -33,6 +33,8 @@ static bool dmu_map_walk_to(struct dmu_disk *d, u64 block,
 
 static void dmu_remember_found(struct dmu_disk *d, const struct dmu_found *found)
 {
+	if (!in_task())
+		return;
 	preempt_disable();
 	this_cpu_ptr(d->stats)->found = *found;
 	preempt_enable();

@@ -348,6 +348,7 @@ static void dmu_dtr(struct dm_target *ti)
 
 	dmu_round_last(d, t);
 	down_write(&d->table_lock);
+	dmu_round_last_again(d, t);
 	list_del(&t->list);
 	if (d->target == t) {	/* never resumed, or the last one */
 		d->target = NULL;

@@ -88,14 +88,13 @@ static int fix_run(struct job *j, enum fix fix, uint64_t first,
 							COW_FOUND_LEAK;
 	const char *what = fix == FIX_RAISE ? "counted too low" : "leaked";
 	bool repair = j->repair;
-	uint64_t i;
 	int ret = 0;
 
 	if (counted > qcow2_ref_max(j->d->g.ref_order) ||
 	    (fix == FIX_LOWER && (j->extent.faults || j->damage)))
 		repair = false;
-	for (i = 0; !ret && repair && i < count; i++)
-		ret = qcow2_refcount_write(j->d, first + i, counted);
+	if (repair)
+		ret = qcow2_refcounts_write(j->d, first, count, counted);
 	if (ret == -ENOENT) {	/* there is no block for it */
 		j->rebuild = true;
 		return 0;

@@ -164,7 +164,6 @@ static int open_image(struct qcow2 *d, uint32_t flags)
 	d->nr_refblocks = ((uint64_t)d->h.reftable_clusters <<
 			   d->g.cluster_bits) / 8;
 	ret = check_areas(d);
-	d->l1_bytes = l1_bytes(d);
 	if (!ret)
 		ret = check_backing(d);
 	if (!ret)
@@ -173,6 +172,7 @@ static int open_image(struct qcow2 *d, uint32_t flags)
 		ret = qcow2_buffers_init(d);
 	if (!ret && d->writable && !(flags & COW_OPEN_UNFINISHED))
 		ret = qcow2_prepare_write(d);
+	d->l1_bytes = l1_bytes(d);	/* a file that is written has whole clusters now */
 	if (!ret)
 		ret = init_tables(d);
 	if (!ret && !can_say_zero(d))

@@ -209,7 +209,9 @@ int qcow2_refs_single(struct qcow2 *d, uint64_t host, uint64_t count,
 int qcow2_refs_read(struct qcow2 *d, uint64_t host, uint8_t *buf,
 		    struct qcow2_refs *r);
 int qcow2_refcount_read(struct qcow2 *d, uint64_t host, uint64_t *ref);
-int qcow2_refcount_write(struct qcow2 *d, uint64_t host, uint64_t ref);
+/* Of count clusters in a row; those before one without a block are written. */
+int qcow2_refcounts_write(struct qcow2 *d, uint64_t host, uint64_t count,
+			  uint64_t ref);
 
 /* --- alloc.c -------------------------------------------------------------- */
 

@@ -263,17 +263,28 @@ int qcow2_refcount_read(struct qcow2 *d, uint64_t host, uint64_t *ref)
 	return ret;
 }
 
-int qcow2_refcount_write(struct qcow2 *d, uint64_t host, uint64_t ref)
+int qcow2_refcounts_write(struct qcow2 *d, uint64_t host, uint64_t count,
+			  uint64_t ref)
 {
+	const uint64_t block = 1ull << d->g.rb_bits;
+	uint32_t order = d->g.ref_order;
+	uint8_t bytes[4096];
 	struct ref_place p;
-	uint8_t bytes[8];
-	int ret;
+	uint64_t n, i, len;
+	int ret = 0;
 
-	ret = find_place(d, host, &p);
-	if (!ret)
-		ret = cow_read(d->img, 0, bytes, p.len, p.at);
-	if (ret)
-		return ret;
-	qcow2_ref_set(bytes, d->g.ref_order, p.n, ref);
-	return cow_write(d->img, 0, bytes, p.len, p.at);
+	for (; !ret && count; host += n, count -= n) {
+		ret = find_place(d, host, &p);
+		if (ret)
+			break;
+		n = num_min(count, block - (host & (block - 1)));
+		n = num_min(n, (sizeof(bytes) * 8 >> order) - p.n);
+		len = num_div_up((p.n + n) << order, 8);
+		ret = cow_read(d->img, 0, bytes, len, p.at);
+		for (i = 0; i < n; i++)
+			qcow2_ref_set(bytes, order, p.n + i, ref);
+		if (!ret)
+			ret = cow_write(d->img, 0, bytes, len, p.at);
+	}
+	return ret;
 }

@@ -250,7 +250,7 @@ static int count_new(struct qcow2 *d, const struct growth *w)
 	int ret = 0;
 
 	for (i = w->first; !ret && i < growth_end(w); i++) {
-		ret = qcow2_refcount_write(d, i, 1);
+		ret = qcow2_refcounts_write(d, i, 1, 1);
 		if (ret == -ENOENT)
 			ret = 0;
 	}
@@ -259,7 +259,7 @@ static int count_new(struct qcow2 *d, const struct growth *w)
 
 static int write_growth(struct qcow2 *d, struct growth *w)
 {
-	uint64_t old = qcow2_cluster(d, d->h.reftable_offset), i;
+	uint64_t old = qcow2_cluster(d, d->h.reftable_offset);
 	uint64_t nr_old = d->h.reftable_clusters;
 	uint64_t at = qcow2_bytes(d, w->first + w->nr_blocks);
 	int ret;
@@ -274,8 +274,8 @@ static int write_growth(struct qcow2 *d, struct growth *w)
 				qcow2_bytes(d, w->nr_table), at);
 	if (!ret)
 		ret = qcow2_set_reftable(d, at, (uint32_t)w->nr_table);
-	for (i = 0; !ret && i < nr_old; i++)
-		ret = qcow2_refcount_write(d, old + i, 0);
+	if (!ret)
+		ret = qcow2_refcounts_write(d, old, nr_old, 0);
 	return ret ? ret : cow_sync(d->img, 0);
 }
 

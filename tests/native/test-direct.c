@@ -46,6 +46,24 @@ static bool can_be_direct(void)
 	return can;
 }
 
+/* qemu-img lets the file of an image end with the last entry of its L1 table. */
+static void cut_behind_l1(void)
+{
+	uint8_t head[48];
+	uint64_t offset = 0, entries;
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	unsigned int i;
+
+	must(pread(fd, head, sizeof(head), 0) == sizeof(head) ? 0 : -EIO,
+	     "read");
+	entries = head[38] << 8 | head[39];
+	for (i = 40; i < 48; i++)
+		offset = offset << 8 | head[i];
+	must(ftruncate(fd, (off_t)(offset + entries * 8)) < 0 ? -errno : 0,
+	     "truncate");
+	close(fd);
+}
+
 static struct cow_chain *make(struct cow_plugins *plugins, const char *format,
 			      uint32_t block_size)
 {
@@ -57,6 +75,8 @@ static struct cow_chain *make(struct cow_plugins *plugins, const char *format,
 	struct cow_chain *chain;
 
 	must(cow_create_image(&create), "create");
+	if (!strcmp(format, "qcow2"))
+		cut_behind_l1();
 	open.plugins = plugins;
 	open.path = path;
 	open.format = format;
