@@ -134,8 +134,7 @@ static void dmu_ask_last(struct dmu_disk *d, struct dmu_target *t)
 		return;
 	d->last_flush = dmu_flush_target(d, t);
 	spin_lock_irq(&d->lock);
-	d->commit_wanted = true;
-	dmu_round_kick(d);
+	d->commit_wanted = true;	/* its round begins when @t is gone */
 	spin_unlock_irq(&d->lock);
 }
 

@@ -359,6 +359,7 @@ static void dmu_dtr(struct dm_target *ti)
 			       d->key);
 	}
 	up_write(&d->table_lock);
+	dmu_round_kick(d);	/* before it is dead: what is due is not over */
 	dmu_disk_put_target(d, ti->table);
 	dmu_put_devs(t);
 	kfree(t);

@@ -96,6 +96,16 @@ uint64_t dev_stat(struct dev *dev, int field)
 	return v;
 }
 
+/* A request is counted behind its end, so who was told of that may look too early. */
+void dev_stat_is(struct dev *dev, int field, uint64_t want)
+{
+	uint64_t end = now_ms() + (unsigned int)wait_limit_ms();
+
+	while (dev_stat(dev, field) < want && now_ms() < end)
+		sleep_ms(1);
+	check_eq(dev_stat(dev, field), want);
+}
+
 bool dev_is_hole(struct dev *dev, uint64_t sector, uint64_t count)
 {
 	off_t data = lseek(dev->memfd, sector * SECTOR, SEEK_DATA);
