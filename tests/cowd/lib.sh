@@ -84,6 +84,16 @@ daemons()
 	done
 }
 
+# all_end WHAT: every cowd ends by itself, or by what was done to it.
+all_end()
+{
+	for _ in $(seq 300); do
+		[ -n "$(daemons)" ] || return 0
+		sleep 0.1
+	done
+	die "$1: cowd $(daemons) lives on"
+}
+
 # refused WHAT TEXT ARG...: cowd ARG... fails with one sentence on stderr that
 # holds TEXT, and nothing is left.
 refused()

@@ -14,15 +14,6 @@ file new 65536
 
 call="ioctl LOOP_SET_CAPACITY"
 
-dies()
-{
-	for _ in $(seq 300); do
-		[ -n "$(daemons)" ] || return 0
-		sleep 0.1
-	done
-	die "$1: nobody was killed"
-}
-
 write_block()
 {
 	dd if=new of=/dev/mapper/mydev bs=64k seek=70 oflag=direct conv="notrunc${1:-}" status=none
@@ -31,7 +22,7 @@ write_block()
 # waits_and_is_done WHAT: the background job that needs a daemon, and all that it wrote.
 waits_and_is_done()
 {
-	dies "$1"
+	all_end "$1"
 	kill -0 $! || fail "$1: it did not wait for a daemon"
 	timeout 60 cowd --recover mydev || die "$1: --recover"
 	wait $! || fail "$1: it failed: exit status $?"
@@ -59,7 +50,7 @@ committing()
 	LD_PRELOAD=$shim CRASH_AT_CALL="io_submit to write" cowd -p "$plugin" mydev "$image" ||
 		die "$plugin: cowd"
 	write_block
-	dies "$plugin: its first commit"
+	all_end "$plugin: its first commit"
 	write_block ,fsync &
 	LD_PRELOAD=$shim CRASH_AT_CALL=$call cowd --recover mydev || die "$plugin: --recover"
 	waits_and_is_done "$plugin: a commit"

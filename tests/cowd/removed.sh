@@ -9,15 +9,6 @@
 
 file new 1048576
 
-ends()
-{
-	for _ in $(seq 300); do
-		[ -n "$(daemons)" ] || return 0
-		sleep 0.1
-	done
-	die "$1: cowd does not end"
-}
-
 # gone_by HOW COMMAND...: parts of blocks and whole ones, old ones and new ones.
 gone_by()
 {
@@ -30,7 +21,7 @@ gone_by()
 	dd if=new of=/dev/mapper/mydev bs=64k seek=$((at / 16 + 4)) count=3 oflag=direct conv=notrunc status=none
 	dmsetup status mydev | grep -q ' uncommitted [1-9]' || die "$plugin: $how: it was committed too early"
 	"$@" || fail "$plugin: $how: exit status $?"
-	ends "$plugin: $how"
+	all_end "$plugin: $how"
 	nothing_left "$plugin: $how"
 	check_overlay
 	cowimg convert --force -f "$plugin" -O raw "$image" read || fail "$plugin: convert"
@@ -43,7 +34,7 @@ gone_by()
 replace()
 {
 	dmsetup load mydev --table "0 16384 error" && dmsetup suspend --noflush --nolockfs mydev &&
-		dmsetup resume mydev && ends replace && cowctl stop mydev
+		dmsetup resume mydev && all_end replace && cowctl stop mydev
 }
 
 [ $# -gt 0 ] || set -- dscow qcow2 qcow vhd vmdk

@@ -46,21 +46,31 @@ static bool can_be_direct(void)
 	return can;
 }
 
+/* Of the header of a qcow2 image. */
+static uint64_t big_endian(const uint8_t *p, unsigned int bytes)
+{
+	uint64_t n = 0;
+
+	while (bytes--)
+		n = n << 8 | *p++;
+	return n;
+}
+
+#define L1_SIZE_AT	36
+#define L1_OFFSET_AT	40
+
 /* qemu-img lets the file of an image end with the last entry of its L1 table. */
 static void cut_behind_l1(void)
 {
 	uint8_t head[48];
-	uint64_t offset = 0, entries;
+	uint64_t end;
 	int fd = open(path, O_RDWR | O_CLOEXEC);
-	unsigned int i;
 
 	must(pread(fd, head, sizeof(head), 0) == sizeof(head) ? 0 : -EIO,
 	     "read");
-	entries = head[38] << 8 | head[39];
-	for (i = 40; i < 48; i++)
-		offset = offset << 8 | head[i];
-	must(ftruncate(fd, (off_t)(offset + entries * 8)) < 0 ? -errno : 0,
-	     "truncate");
+	end = big_endian(head + L1_OFFSET_AT, 8) +
+	      big_endian(head + L1_SIZE_AT, 4) * 8;
+	must(ftruncate(fd, (off_t)end) < 0 ? -errno : 0, "truncate");
 	close(fd);
 }
 
@@ -115,13 +125,11 @@ static uint64_t page_of_l1(int unused)
 {
 	int fd = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
 	uint8_t *page = aligned_alloc(PAGE, PAGE);
-	uint64_t offset = 0;
-	unsigned int i;
+	uint64_t offset;
 
 	(void)unused;
 	must(page && pread(fd, page, PAGE, 0) == PAGE ? 0 : -EIO, "read");
-	for (i = 0; i < 8; i++)
-		offset = offset << 8 | page[40 + i];
+	offset = big_endian(page + L1_OFFSET_AT, 8);
 	free(page);
 	close(fd);
 	return offset / PAGE * PAGE;
