@@ -424,10 +424,8 @@ static __poll_t dmu_poll(struct file *file, poll_table *wait)
 	poll_wait(file, &c->wait, wait);
 	if (dmu_readable(d))
 		mask |= EPOLLIN | EPOLLRDNORM;
-	spin_lock_irq(&d->lock);
-	if (dmu_is_over(d))
+	if (dmu_has_ended(d))
 		mask |= EPOLLHUP;
-	spin_unlock_irq(&d->lock);
 	return mask;
 }
 

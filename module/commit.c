@@ -207,6 +207,19 @@ bool dmu_is_over(struct dmu_disk *d)
 	       d->round.phase == DMU_ROUND_IDLE && !dmu_round_due(d);
 }
 
+/* The same without disk->lock, which costs nothing while the device is there. */
+bool dmu_has_ended(struct dmu_disk *d)
+{
+	bool over;
+
+	if (!READ_ONCE(d->dead))
+		return false;
+	spin_lock_irq(&d->lock);
+	over = dmu_is_over(d);
+	spin_unlock_irq(&d->lock);
+	return over;
+}
+
 /* The round takes all that waits. */
 static bool dmu_round_begin(struct dmu_disk *d)
 {

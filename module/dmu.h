@@ -512,6 +512,7 @@ void dmu_round_retell(struct dmu_disk *d);
 void dmu_round_last(struct dmu_disk *d, struct dmu_target *t);
 void dmu_round_last_again(struct dmu_disk *d, struct dmu_target *t);
 bool dmu_is_over(struct dmu_disk *d);
+bool dmu_has_ended(struct dmu_disk *d);
 void dmu_round_detach(struct dmu_disk *d);
 int dmu_round_flushed(struct dmu_disk *d, u64 id, int error);
 void dmu_data_lost(struct dmu_disk *d);

@@ -660,19 +660,6 @@ static int dmu_reply_type(struct dmu_disk *d, const struct dmu_reply *r,
 	return -EINVAL;
 }
 
-/* Is the device gone, and nothing more to be said about it? */
-static bool dmu_is_too_late(struct dmu_disk *d)
-{
-	bool over;
-
-	if (!READ_ONCE(d->dead))
-		return false;
-	spin_lock_irq(&d->lock);
-	over = dmu_is_over(d);
-	spin_unlock_irq(&d->lock);
-	return over;
-}
-
 /* Carry out @r, or refuse it with a negative errno and no effect. */
 int dmu_reply(struct dmu_disk *d, const struct dmu_reply *r,
 	      const char __user *bitmap)
@@ -680,7 +667,7 @@ int dmu_reply(struct dmu_disk *d, const struct dmu_reply *r,
 	int err = dmu_check_form(r);
 
 	if (!err)
-		err = dmu_is_too_late(d) ? -ENODEV :
+		err = dmu_has_ended(d) ? -ENODEV :
 					   dmu_reply_type(d, r, bitmap);
 	trace_dmu_reply(d->key, r->type, r->id, r->block, r->count, err);
 	return err;
