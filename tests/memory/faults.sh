@@ -50,9 +50,9 @@ trap 'no_faults; cleanup' EXIT
 modprobe brd rd_nr=1 rd_size=16384
 dd if=/dev/zero of=/dev/ram0 bs=1M count=16 status=none	# all its pages are there
 
-say "each allocation in turn (short: each seventh)"
+say "each allocation in turn (short: each 23rd)"
 set_up failslab 0 0 Y
-nth /dev/ram0 $((long ? 1 : 7))
+nth /dev/ram0 $((long ? 1 : 23))
 
 # Hits allocate from pools only: no error at all.
 say "failslab under hits"
@@ -71,8 +71,9 @@ cowctl stop mydev
 
 # First writes, copies and commits; below them loop and ext4 may fail.
 say "failslab under first writes"
-overlay 32m
-truncate -s 32m full
+size=$((long ? 32 : 8))m
+overlay $size
+truncate -s $size full
 set_up failslab 10 $((long ? 50000 : 1000)) Y
 kworkers 1
 stamps write -v 2 -s 4k -t 64k -d -f -e -i $dev
