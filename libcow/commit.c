@@ -173,6 +173,12 @@ int cow_commit_first(struct cow_image *img)
 	return -EAGAIN;
 }
 
+int cow_commit_table_first(struct cow_table *t)
+{
+	return t->in_commit || t->dirty_lo < t->dirty_hi ?
+		cow_commit_first(t->img) : 0;
+}
+
 /* --- Stages --------------------------------------------------------------- */
 
 static void fail_starved(struct cow_chain *chain, int status)

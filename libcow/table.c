@@ -245,6 +245,20 @@ void cow_cache_unpin(struct cow_chain *chain, struct cow_request *req)
 	}
 }
 
+void cow_table_leave(struct cow_table *t)
+{
+	struct cow_request *req = t->chain->current;
+	uint32_t slot = (uint32_t)(t - t->chain->cache.tables), i;
+
+	for (i = 0; i < req->priv.nr_pins; i++) {
+		if (req->priv.pins[i] != slot)
+			continue;
+		req->priv.pins[i] = req->priv.pins[--req->priv.nr_pins];
+		t->pins--;
+		return;
+	}
+}
+
 /* --- Reading -------------------------------------------------------------- */
 
 static void read_done(struct cow_io *io)

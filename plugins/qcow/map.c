@@ -287,6 +287,8 @@ static int map_write(struct qcow *d, const struct cow_query *q,
 			ret = look_up(d, &s);
 		m->flags = COW_MAPPING_DIRTY;
 	}
+	if (!ret && s.kind != COW_KIND_LINEAR)
+		ret = qcow_l2_settle(d, s.first);
 	if (ret)
 		return ret;
 	return s.kind == COW_KIND_LINEAR ? map_there(d, &s, m) :

@@ -121,6 +121,12 @@ uint64_t qcow_l2_piece(const struct qcow *d, uint64_t cluster,
  * for the L1 entry, and is empty.
  */
 int qcow_l2_add(struct qcow *d, uint64_t cluster, uint64_t *offset);
+/*
+ * Restarted.  On a block device a table is committed before a place is given
+ * to a cluster of it: who comes after a kill finds it, and needs no place for
+ * one while it does not know yet what the kernel has copied where.
+ */
+int qcow_l2_settle(struct qcow *d, uint64_t cluster);
 int qcow_bad_cluster(struct qcow *d, uint64_t cluster, uint64_t entry,
 		     const char *why);
 

@@ -150,3 +150,14 @@ int qcow_l2_add(struct qcow *d, uint64_t cluster, uint64_t *offset)
 	qcow_put(&l1, *offset);
 	return 0;
 }
+
+int qcow_l2_settle(struct qcow *d, uint64_t cluster)
+{
+	struct qcow_entries l1;
+	int ret;
+
+	if (!d->device)
+		return 0;
+	ret = qcow_l1(d, cluster, false, &l1);
+	return ret ? ret : cow_commit_table_first(l1.table);
+}

@@ -14,10 +14,10 @@
 #include <common/num.h>
 
 #include <errno.h>
+#include <limits.h>
 
-/* Slices of refcounts that one search looks into. */
+/* Slices of refcounts that are looked into before a file grows instead. */
 #define SCAN_SLICES 4u
-#define SCAN_SLICES_MAX 20u
 #define GROW_MIN (1u << 20)
 #define GROW_MAX (64u << 20)
 
@@ -122,8 +122,8 @@ static void search_slice(struct qcow2 *d, const struct qcow2_refs *r,
 
 /*
  * run->count stays 0 when there is no such run before end, or not in as many
- * slices as may be looked into by now: a restarted search goes on, and holds
- * on to all that it has got.
+ * slices as may be looked into by now: a restarted search goes on behind what
+ * it has seen, and holds on to nothing of that.
  */
 static int scan(struct qcow2 *d, uint64_t *pos, uint64_t end, uint64_t want,
 		uint64_t min, unsigned int slices, struct qcow2_run *run)
@@ -141,8 +141,10 @@ static int scan(struct qcow2 *d, uint64_t *pos, uint64_t end, uint64_t want,
 		if (ret)
 			return ret;
 		search_slice(d, &r, &next, end, want, min, run);
-		if (!run->count)
-			*pos = next;
+		if (run->count)
+			continue;
+		*pos = next;
+		cow_table_leave(r.table);
 	}
 	if (!run->count)
 		return 0;
@@ -166,24 +168,28 @@ static int no_space(struct qcow2 *d)
 			 (unsigned long long)qcow2_bytes(d, fresh_end(d)));
 }
 
+/*
+ * A run that is passed over as too short is lost until the image is opened
+ * again.  A file can grow instead; a device must have it in the end.
+ */
 static int find_run(struct qcow2 *d, uint64_t want, struct qcow2_run *run)
 {
 	struct qcow2_alloc *a = &d->alloc;
-	int ret;
+	int ret = 0;
 
 	if (qcow2_reuse(d, want, false, run))
 		return 0;
-	ret = scan(d, &a->cursor, a->old_end, want, num_div_up(want, 4),
-		   SCAN_SLICES, run);
+	run->count = 0;
+	if (!a->device)
+		ret = scan(d, &a->cursor, a->old_end, want,
+			   num_div_up(want, 4), SCAN_SLICES, run);
 	if (!ret && !run->count)
-		ret = scan(d, &a->fresh, fresh_end(d), want, 1,
-			   SCAN_SLICES_MAX, run);
+		ret = scan(d, &a->fresh, fresh_end(d), want, 1, UINT_MAX, run);
 	if (ret || run->count)
 		return ret;
 	if (qcow2_reuse(d, want, true, run))
 		return 0;
-	ret = scan(d, &a->cursor, a->old_end, want, 1, 2 * SCAN_SLICES_MAX,
-		   run);
+	ret = scan(d, &a->cursor, a->old_end, want, 1, UINT_MAX, run);
 	if (!ret && !run->count)
 		ret = no_space(d);
 	return ret;
@@ -206,7 +212,7 @@ int qcow2_alloc_run(struct qcow2 *d, uint64_t want, struct qcow2_run *run)
 bool qcow2_alloc_is_left(const struct qcow2 *d, uint64_t host, uint64_t count)
 {
 	const struct qcow2_alloc *a = &d->alloc;
-	bool ours = host >= (a->device ? a->top : a->old_end);
+	bool ours = !a->device && host >= a->old_end;
 
 	if (count != 1 || a->gave)
 		return false;
@@ -217,39 +223,17 @@ bool qcow2_alloc_is_left(const struct qcow2 *d, uint64_t host, uint64_t count)
 
 /* --- Metadata ------------------------------------------------------------- */
 
-/* On a device: the last free cluster, which no run has got to yet. */
-static int scan_down(struct qcow2 *d, uint64_t *host)
-{
-	struct qcow2_alloc *a = &d->alloc;
-	struct qcow2_refs r;
-	uint64_t at = num_min(a->top, end_of_refcounts(d));
-	int ret;
-
-	for (; at > a->fresh; at--) {
-		ret = qcow2_refs_get(d, at - 1, &r);
-		if (ret)
-			return ret;
-		/* The first one becomes the block itself when there is none. */
-		if (!qcow2_refs_count(d, &r, at - 1) &&
-		    (r.table || (at - 1) & ((1ull << d->g.rb_bits) - 1))) {
-			a->top = at - 1;
-			*host = at - 1;
-			return 0;
-		}
-	}
-	return no_space(d);
-}
-
 /* A cluster that this process and those before it never handed out. */
 static int untouched(struct qcow2 *d, uint64_t *host)
 {
 	struct qcow2_run run;
 	int ret;
 
+	/* qcow2_l2_settle() saw to it that none is needed. */
 	if (d->alloc.device)
-		return scan_down(d, host);
-	ret = scan(d, &d->alloc.fresh, fresh_end(d), 1, 1, SCAN_SLICES_MAX,
-		   &run);
+		return cow_error(d->img, -EINVAL,
+			"has no table for what was copied, and is on a block device, where none can be added yet");
+	ret = scan(d, &d->alloc.fresh, fresh_end(d), 1, 1, UINT_MAX, &run);
 	if (!ret && !run.count)
 		ret = no_space(d);
 	if (ret != -EAGAIN)

@@ -244,8 +244,6 @@ static void add_behind_cursor(struct qcow2 *d, const struct qcow2_run *run)
 
 	add_part(d, run, 0, num_min(a->cursor, a->old_end));
 	add_part(d, run, a->old_end, a->fresh);
-	if (a->device)
-		add_part(d, run, a->top, UINT64_MAX);
 }
 
 bool qcow2_reuse(struct qcow2 *d, uint64_t want, bool any,

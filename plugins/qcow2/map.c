@@ -459,6 +459,8 @@ static int map_write(struct qcow2 *d, struct view *v,
 	ret = qcow2_l2_get_write(d, cluster, false, &v->l2);
 	v->valid = false;
 	if (!ret)
+		ret = qcow2_l2_settle(d, cluster);
+	if (!ret)
 		ret = place_cluster(v, cluster);
 	if (!ret)
 		ret = find_run(v, q, &at, &first, &end);

@@ -113,7 +113,7 @@ struct qcow2_alloc {
 	uint64_t cursor;	/* all free ones below were handed out */
 	uint64_t old_end;	/* what others handed out from here on nothing refers to */
 	uint64_t fresh;		/* ... by others; we are here */
-	uint64_t top;		/* device: for ->copied(), downwards */
+	uint64_t top;		/* device: its end */
 	unsigned int looked;	/* slices, for the run that is sought */
 	uint64_t spare;		/* counted already, waits for its use; or 0 */
 };
@@ -169,6 +169,12 @@ int qcow2_l2_get(struct qcow2 *d, uint64_t cluster, struct qcow2_l2 *l2);
  */
 int qcow2_l2_get_write(struct qcow2 *d, uint64_t cluster, bool replay,
 		       struct qcow2_l2 *l2);
+/*
+ * On a block device a table is committed before a place is given to a cluster
+ * of it: who comes after a kill finds it, and needs no place for one while it
+ * does not know yet what the kernel has copied where.
+ */
+int qcow2_l2_settle(struct qcow2 *d, uint64_t cluster);
 int qcow2_l2_entry(struct qcow2 *d, const struct qcow2_l2 *l2,
 		   uint64_t cluster, struct qcow2_entry *e);
 void qcow2_l2_put(struct qcow2 *d, const struct qcow2_l2 *l2,

@@ -199,6 +199,18 @@ int qcow2_l2_get_write(struct qcow2 *d, uint64_t cluster, bool replay,
 	return 0;
 }
 
+int qcow2_l2_settle(struct qcow2 *d, uint64_t cluster)
+{
+	struct cow_table *table;
+	be64 *at;
+	int ret;
+
+	if (!d->alloc.device)
+		return 0;
+	ret = l1_get(d, l1_index(d, cluster), false, &table, &at);
+	return ret ? ret : cow_commit_table_first(table);
+}
+
 /* --- Entries -------------------------------------------------------------- */
 
 static be64 *entry_at(const struct qcow2 *d, const struct qcow2_l2 *l2,

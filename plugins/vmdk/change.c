@@ -246,6 +246,18 @@ int vmdk_have_table(struct vmdk *v, struct vmdk_extent *e, uint64_t block)
 	return ret;
 }
 
+int vmdk_settle_table(struct vmdk *v, struct vmdk_extent *e, uint64_t block)
+{
+	struct part p = part_at(v, block, block + 1);
+	struct both b;
+	int ret;
+
+	if (!e->device)
+		return 0;
+	ret = get_directory(v, &p, false, &b);
+	return ret ? ret : cow_commit_table_first(b.gd.table);
+}
+
 /* --- One entry ------------------------------------------------------------ */
 
 static void set_entry(const struct vmdk *v, struct vmdk_extent *e,

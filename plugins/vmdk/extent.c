@@ -94,15 +94,19 @@ int vmdk_bad_grain(struct vmdk *v, struct vmdk_extent *e, uint64_t nr,
 
 /* --- Windows -------------------------------------------------------------- */
 
+/*
+ * The redundant directory first: a table that it alone has is dropped after a
+ * crash, and takes no space to put right.
+ */
 static unsigned int phase_of(const struct vmdk_extent *e, uint64_t start,
 			     uint32_t len)
 {
 	uint64_t gd = vmdk_gd_bytes(&e->h);
 
 	if (touches(start, len, e->h.gd_offset, gd))
-		return 2;
-	if (vmdk_has_rgd(e) && touches(start, len, e->h.rgd_offset, gd))
 		return 3;
+	if (vmdk_has_rgd(e) && touches(start, len, e->h.rgd_offset, gd))
+		return 2;
 	return 1;
 }
 

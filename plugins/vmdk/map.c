@@ -301,6 +301,8 @@ static int map_write(struct vmdk *v, struct vmdk_extent *e,
 		return map_there(v, e, q, &g, m);
 	ret = vmdk_have_table(v, e, q->first);
 	if (!ret)
+		ret = vmdk_settle_table(v, e, q->first);
+	if (!ret)
 		ret = look_up(v, e, &g);
 	return ret ? ret : give(v, e, q, &g, m);
 }

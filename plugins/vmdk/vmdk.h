@@ -180,6 +180,12 @@ int vmdk_allocate_apart(struct vmdk *v, struct vmdk_extent *e, uint64_t *unit);
  * commit does not fail for want of it.
  */
 int vmdk_have_table(struct vmdk *v, struct vmdk_extent *e, uint64_t block);
+/*
+ * Then, on a block device: the table is committed.  Who comes after a kill
+ * finds it, and needs no place for one while it does not know yet what the
+ * kernel has copied where.
+ */
+int vmdk_settle_table(struct vmdk *v, struct vmdk_extent *e, uint64_t block);
 
 /* The callbacks of these names. */
 int vmdk_map(void *handle, const struct cow_query *query,

@@ -771,11 +771,11 @@ static void a_commit_is_taken_up_by_the_next_process(void)
 	MUST(write > 0 || !strcmp(variant->format, "raw"));
 }
 
-/* The image on a block device that is larger. */
-static void put_on_a_device(void)
+/* The image on a block device that is larger by so much. */
+static void put_on_a_device(uint64_t more)
 {
 	MUST(!truncate("image", (off_t)num_round_up(file_bytes("image") +
-						    4 * DISK, MIB)));
+						    more, MIB)));
 	disk_is_device();
 }
 
@@ -790,7 +790,7 @@ static void a_vhd_on_a_device_stays_where_it_is(void)
 	write_some();
 	close_image();
 	bytes = file_bytes("image");
-	put_on_a_device();
+	put_on_a_device(4 * DISK);
 	open_image();
 	MUST(!kernel_write('b', 8 * UNIT, 4 * UNIT));
 	MUST(kernel_write('c', UNIT, DISK / 2) == -ENOSPC);
@@ -830,7 +830,7 @@ static void a_device_is_taken_up_again_and_again(void)
 		return;
 	new_image();
 	close_image();
-	put_on_a_device();
+	put_on_a_device(4 * DISK);
 	for (round = 0; round < 8; round++) {
 		open_image();
 		MUST(!kernel_flush());
@@ -843,6 +843,73 @@ static void a_device_is_taken_up_again_and_again(void)
 	MUST(!kernel_flush());
 	for (at = 0; at < DISK; at += part)
 		expect(chain, (uint8_t)(at / part < 7 ? 'b' + at / part : 'H'), part, at);
+	close_image();
+	check_closed(true);
+}
+
+/*
+ * Here and there, so that each write wants a table, until there is no space; killed before
+ * a commit of that. Who comes next is told of all, and finds it in order, again and again.
+ * Not VHD and dscow, which never want space on a device.
+ */
+static void a_full_device_is_taken_up_again_and_again(void)
+{
+	const uint64_t step = 37;	/* no divisor of UNITS */
+	uint8_t holds[UNITS] = { 0 };
+	bool in_part[UNITS] = { false };
+	uint64_t round, nr, unit = 0;
+	int ret;
+
+	if (!strcmp(variant->format, "vhd") || !strcmp(variant->format, "dscow"))
+		return;
+	new_image();
+	close_image();
+	put_on_a_device(DISK / 4);
+	for (round = 0; round < 4; round++) {
+		open_image();
+		MUST(!kernel_flush());
+		for (nr = 0, ret = 0; !ret && nr < UNITS; nr++) {
+			unit = (unit + step) % UNITS;
+			ret = kernel_write((uint8_t)('a' + round), UNIT, unit * UNIT);
+			/* A unit may be several clusters, and written in part. */
+			holds[unit] = ret ? 0 : (uint8_t)('a' + round);
+			in_part[unit] = ret;
+		}
+		MUST(ret == -ENOSPC);
+		close_image();
+	}
+	open_image();
+	MUST(!kernel_flush());
+	for (unit = 0; unit < UNITS; unit++)
+		if (!in_part[unit])
+			expect(chain, holds[unit] ? holds[unit] : base_byte(),
+			       UNIT, unit * UNIT);
+	close_image();
+	check_closed(true);
+}
+
+/* However much was told again, here 32 slices of refcounts: the space behind it is found. */
+static void space_is_behind_what_was_told_again(void)
+{
+	static const struct variant small = {
+		.format = "qcow2", .options = { "cluster_size=512" },
+	};
+
+	if (strcmp(variant->format, "qcow2"))
+		return;
+	variant = &small;
+	new_image();
+	close_image();
+	put_on_a_device(4 * DISK);
+	open_image();
+	MUST(!kernel_write('a', DISK - UNIT, 0));
+	close_image();
+	open_image();
+	MUST(!kernel_flush());
+	MUST(!kernel_write('b', UNIT, DISK - UNIT));
+	MUST(!kernel_flush());
+	expect(chain, 'a', DISK - UNIT, 0);
+	expect(chain, 'b', UNIT, DISK - UNIT);
 	close_image();
 	check_closed(true);
 }
@@ -1298,6 +1365,8 @@ static const struct test {
 	T(a_commit_is_taken_up_by_the_next_process),
 	T(a_vhd_on_a_device_stays_where_it_is),
 	T(a_device_is_taken_up_again_and_again),
+	T(a_full_device_is_taken_up_again_and_again),
+	T(space_is_behind_what_was_told_again),
 	T(a_freed_place_waits_for_the_commit),
 	T(two_first_writes_at_once_get_one_place),
 	T(metadata_is_never_given),

@@ -447,6 +447,11 @@ int cow_table_new(struct cow_image *img, uint32_t file, uint64_t offset,
 /* Its bytes; valid until the callback returns. */
 void *cow_table_data(struct cow_table *table);
 /*
+ * The callback needs it no more: for one that looks through more tables than
+ * may be held at a time.  Its bytes are not to be looked at any more.
+ */
+void cow_table_leave(struct cow_table *table);
+/*
  * In ->committed(): let another commit follow at once, which does not hold
  * up those who waited for this one; the image is closed after it.  For what
  * may be given up only when this commit is durable.
@@ -462,6 +467,12 @@ void cow_table_dirty(struct cow_table *table, uint32_t offset,
  * ->committed().  Returns -EAGAIN.
  */
 int cow_commit_first(struct cow_image *img);
+/*
+ * The same, unless all of this table is in the file by now: then 0.  For a
+ * place that may be handed out only when the process that comes after a kill
+ * finds what leads to it.
+ */
+int cow_commit_table_first(struct cow_table *table);
 
 /* --- Work ------------------------------------------------------------------- */
 
