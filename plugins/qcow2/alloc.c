@@ -26,16 +26,10 @@ static uint64_t end_of_refcounts(const struct qcow2 *d)
 	return d->nr_refblocks << d->g.rb_bits;
 }
 
-int qcow2_alloc_init(struct qcow2 *d)
+void qcow2_alloc_init(struct qcow2 *d)
 {
 	struct qcow2_alloc *a = &d->alloc;
-	struct cow_file_stat st;
-	int ret;
 
-	ret = cow_file_stat(d->img, 0, &st);
-	if (ret)
-		return ret;
-	a->device = st.block_device;
 	a->cursor = 1;	/* 0 is the header */
 	a->old_end = num_div_up(d->file_size, d->g.cluster_size);
 	a->top = qcow2_cluster(d, d->file_size);
@@ -45,7 +39,6 @@ int qcow2_alloc_init(struct qcow2 *d)
 	a->fresh = a->old_end;
 	if (a->unverified)
 		a->cursor = a->old_end;
-	return ret;
 }
 
 int qcow2_extend(struct qcow2 *d, uint64_t host, uint64_t count, bool reserve)

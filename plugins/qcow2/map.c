@@ -11,6 +11,7 @@
 #include <common/num.h>
 
 #include <errno.h>
+#include <stdlib.h>
 
 /* What is said of one block. */
 struct spot {
@@ -327,6 +328,29 @@ static int want_places(struct view *v, uint64_t cluster, uint64_t *count)
 	return 0;
 }
 
+/*
+ * What the last cluster has behind the end of the disk: nobody copies there,
+ * and a disk that is made larger shows it.
+ */
+static int zero_tail(struct qcow2 *d, uint64_t cluster,
+		     const struct qcow2_run *run)
+{
+	uint64_t last = qcow2_cluster(d, d->h.size - 1);
+	uint64_t used = d->h.size & (d->g.cluster_size - 1);
+	void *zeroes;
+	int ret;
+
+	if (!used || last < cluster || last >= cluster + run->count)
+		return 0;
+	zeroes = calloc(1, d->g.cluster_size - used);
+	if (!zeroes)
+		return -ENOMEM;
+	ret = cow_write(d->img, 0, zeroes, d->g.cluster_size - used,
+			qcow2_bytes(d, run->first + last - cluster) + used);
+	free(zeroes);
+	return ret;
+}
+
 static int give_places(struct view *v, uint64_t cluster)
 {
 	struct qcow2_run run;
@@ -336,6 +360,8 @@ static int give_places(struct view *v, uint64_t cluster)
 	ret = want_places(v, cluster, &want);
 	if (!ret)
 		ret = qcow2_alloc_run(v->d, want, &run);
+	if (!ret)
+		ret = zero_tail(v->d, cluster, &run);
 	if (ret)
 		return ret;
 	qcow2_pending_add(v->d, cluster, run.first, run.count == 64 ?

@@ -156,6 +156,7 @@ static int open_image(struct qcow2 *d, uint32_t flags)
 	if (ret)
 		return ret;
 	d->file_size = st.size;
+	d->alloc.device = st.block_device;
 	ret = read_header(d);
 	if (ret)
 		return ret;

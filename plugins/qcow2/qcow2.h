@@ -221,7 +221,7 @@ int qcow2_refcounts_write(struct qcow2 *d, uint64_t host, uint64_t count,
 
 /* --- alloc.c -------------------------------------------------------------- */
 
-int qcow2_alloc_init(struct qcow2 *d);
+void qcow2_alloc_init(struct qcow2 *d);
 /*
  * Restarted.  Up to want free host clusters in a row that nobody was told
  * of; the file is long enough to hold them.  Their refcount stays 0.

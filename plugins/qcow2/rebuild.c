@@ -16,6 +16,7 @@
 
 struct anew {
 	struct qcow2 *d;
+	uint64_t end;			/* of what is in use */
 	uint64_t first;			/* cluster: blocks, then the table */
 	uint64_t nr_blocks, nr_table;	/* clusters */
 	uint64_t nr_entries;		/* that table[] holds */
@@ -85,6 +86,26 @@ static int plan(struct anew *a)
 		for (i = a->first; !ret && i < new_end(a); i++)
 			ret = mark_block(a, i);
 	} while (!ret && before != a->nr_blocks + a->nr_table);
+	return ret;
+}
+
+/* At the end of a device: behind what is in use there may be what was copied. */
+static int plan_on_device(struct anew *a)
+{
+	struct qcow2 *d = a->d;
+	uint64_t top = num_min(qcow2_cluster(d, d->file_size),
+			       a->nr_entries << d->g.rb_bits), n;
+	int ret;
+
+	do {
+		n = a->nr_blocks + a->nr_table;
+		if (top < a->end + n)
+			return cow_error(d->img, -ENOSPC,
+				"has no room behind offset %llu for refcounts that are made anew",
+				(unsigned long long)qcow2_bytes(d, a->end));
+		a->first = top - n;
+		ret = plan(a);
+	} while (!ret && n != a->nr_blocks + a->nr_table);
 	return ret;
 }
 
@@ -163,14 +184,15 @@ static int make_anew(struct anew *a)
 	uint64_t bytes;
 	int ret;
 
-	ret = each_window(a, a->first, mark_window);
+	ret = each_window(a, a->end, mark_window);
 	if (!ret)
-		ret = plan(a);
+		ret = d->alloc.device ? plan_on_device(a) : plan(a);
 	if (ret)
 		return ret;
 	give_places(a);
 	bytes = qcow2_bytes(d, new_end(a));
-	ret = cow_file_extend(d->img, 0, bytes);
+	if (!d->alloc.device)
+		ret = cow_file_extend(d->img, 0, bytes);
 	if (!ret)
 		ret = cow_punch(d->img, 0, qcow2_bytes(d, a->first),
 				bytes - qcow2_bytes(d, a->first));
@@ -185,8 +207,8 @@ int qcow2_rebuild(struct qcow2 *d, uint64_t end)
 	struct anew a = {
 		.d = d,
 		/* A place that was handed out may hold what nothing refers to yet. */
-		.first = d->alloc.device ? end :
-			 num_max(end, num_div_up(d->file_size, d->g.cluster_size)),
+		.first = num_max(end, num_div_up(d->file_size, d->g.cluster_size)),
+		.end = end,
 		.nr_table = 1,
 		.nr_entries = QCOW2_REFTABLE_BYTES_MAX / 8,
 	};

@@ -354,7 +354,10 @@ static int grow_reftable(struct qcow2 *d)
 	if (!ret)
 		ret = write_growth(d, &w);
 	free(w.table);
-	return ret && room ? ret : qcow2_alloc_init(d);
+	if (ret && room)
+		return ret;
+	qcow2_alloc_init(d);
+	return 0;
 }
 
 /* --- All of it -------------------------------------------------------------------- */
@@ -372,7 +375,8 @@ static int clear_features(struct qcow2 *d)
  */
 static int mark_lazy(struct qcow2 *d)
 {
-	d->lazy = d->h.compatible & QCOW2_COMPAT_LAZY;
+	/* Counted anew they need space where the kernel may have copied to. */
+	d->lazy = d->h.compatible & QCOW2_COMPAT_LAZY && !d->alloc.device;
 	if (!d->lazy)
 		return 0;
 	return qcow2_set_features(d, d->h.incompatible | QCOW2_INCOMPAT_DIRTY,
@@ -416,9 +420,31 @@ static int reserve_tables(struct qcow2 *d)
 	return 0;
 }
 
+/*
+ * The last cluster as a whole, so that a device made of the file has it.  What
+ * a block device has behind its last whole cluster is left alone.
+ */
+static int whole_clusters(struct qcow2 *d)
+{
+	uint64_t size = num_round_up(d->file_size, d->g.cluster_size);
+	int ret = 0;
+
+	if (d->alloc.device)
+		size = num_round_down(d->file_size, d->g.cluster_size);
+	else
+		ret = cow_file_extend(d->img, 0, size);
+	if (ret)
+		return ret;
+	if (d->alloc.referred_end > qcow2_cluster(d, size))
+		return cow_error(d->img, -EINVAL,
+			"uses what its block device has behind the last whole cluster, at offset %llu; copy it to a device that holds all of that cluster",
+			(unsigned long long)size);
+	d->file_size = size;
+	return 0;
+}
+
 int qcow2_prepare_write(struct qcow2 *d)
 {
-	uint64_t end = num_round_up(d->file_size, d->g.cluster_size);
 	int ret;
 
 	if (d->h.incompatible & QCOW2_INCOMPAT_CORRUPT)
@@ -431,16 +457,14 @@ int qcow2_prepare_write(struct qcow2 *d)
 		ret = qcow2_verify(d);
 	if (ret)
 		return ret;
-	/* The last cluster as a whole, so that a device made of it has it. */
-	ret = cow_file_extend(d->img, 0, end);
+	ret = whole_clusters(d);
 	if (ret)
 		return ret;
-	d->file_size = end;
 	ret = clear_features(d);
-	if (!ret)
-		ret = qcow2_alloc_init(d);
-	if (!ret)
-		ret = grow_reftable(d);
+	if (ret)
+		return ret;
+	qcow2_alloc_init(d);
+	ret = grow_reftable(d);
 	if (!ret)
 		ret = reserve_tables(d);
 	if (!ret)

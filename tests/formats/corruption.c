@@ -15,6 +15,7 @@
 #include <libcow/cow.h>
 
 #include <common/bits.h>
+#include <common/diskint.h>
 #include <common/file.h>
 #include <common/num.h>
 
@@ -306,6 +307,7 @@ static void check(struct cow_chain *c, bool leaks)
 }
 
 #define DIRTY_AT 79		/* the byte of qcow2's dirty bit */
+#define REFTABLE_AT 48		/* where its refcount table is */
 
 /* Is it marked?  Only then may counts be wrong. */
 static bool is_dirty(const char *path)
@@ -411,18 +413,19 @@ static struct place place_of(uint64_t block)
 	};
 }
 
+/* Up to the disk's end. */
 static int copy_block(uint64_t block, const struct place *p)
 {
+	uint64_t len = num_min(info.block_size, info.size - block * info.block_size);
 	uint8_t *buf = calloc(1, info.block_size);
 	int ret = 0;
 
 	if (answer.src_file != COW_NO_FILE)
 		ret = file_pread_all(fd_of(answer.src_file), buf,
-				     info.block_size, answer.src_offset +
+				     len, answer.src_offset +
 				     (block - answer.first) * info.block_size);
 	if (!ret)
-		ret = file_pwrite_all(fd_of(p->file), buf, info.block_size,
-				      p->offset);
+		ret = file_pwrite_all(fd_of(p->file), buf, len, p->offset);
 	free(buf);
 	return ret;
 }
@@ -771,11 +774,20 @@ static void a_commit_is_taken_up_by_the_next_process(void)
 	MUST(write > 0 || !strcmp(variant->format, "raw"));
 }
 
-/* The image on a block device that is larger by so much. */
+/*
+ * The image on a block device that is larger by so much, held something else
+ * before, and is no multiple of a cluster.
+ */
 static void put_on_a_device(uint64_t more)
 {
-	MUST(!truncate("image", (off_t)num_round_up(file_bytes("image") +
-						    more, MIB)));
+	uint64_t from = file_bytes("image"), bytes = num_round_up(from + more, MIB) + SECTOR;
+	uint8_t *buf = malloc(bytes - from);
+	int fd = open("image", O_WRONLY);
+
+	memset(buf, 0xdb, bytes - from);
+	MUST(fd >= 0 && !file_pwrite_all(fd, buf, bytes - from, from));
+	close(fd);
+	free(buf);
 	disk_is_device();
 }
 
@@ -886,6 +898,64 @@ static void a_full_device_is_taken_up_again_and_again(void)
 			       UNIT, unit * UNIT);
 	close_image();
 	check_closed(true);
+}
+
+static void patch(const char *path, const void *bytes, size_t len, uint64_t offset)
+{
+	int fd = open(path, O_WRONLY);
+
+	MUST(fd >= 0 && !file_pwrite_all(fd, bytes, len, offset));
+	close(fd);
+}
+
+/* Not closed properly by another program, and no block of refcounts left. */
+static void refcounts_are_made_anew_on_a_device(void)
+{
+	const uint8_t none[8] = { 0 };
+	uint8_t features;
+	be64 reftable;
+	int fd;
+
+	if (strcmp(variant->format, "qcow2"))
+		return;
+	new_image();
+	write_some();
+	MUST(!kernel_flush());
+	close_image();
+	put_on_a_device(DISK);
+	fd = open("image", O_RDONLY);
+	MUST(fd >= 0 && !file_pread_all(fd, &reftable, sizeof(reftable), REFTABLE_AT) &&
+	     !file_pread_all(fd, &features, 1, DIRTY_AT));
+	close(fd);
+	features |= 1;
+	patch("image", none, sizeof(none), be64_get(reftable));
+	patch("image", &features, 1, DIRTY_AT);
+	open_image();
+	MUST(!kernel_write('n', 8 * UNIT, 128 * UNIT));
+	MUST(!kernel_flush());
+	expect(chain, 'a', UNIT, 0);
+	expect(chain, 'n', 8 * UNIT, 128 * UNIT);
+	close_image();
+	check_closed(true);
+}
+
+/* The disk ends within a cluster, whose rest held something else: made larger it reads as zero. */
+static void the_tail_of_the_last_cluster_is_zero(void)
+{
+	if (strcmp(variant->format, "qcow2") || variant->base)
+		return;
+	MUST(!system("qemu-img create -q -f qcow2 image 1049088"));
+	disk_watch("image");
+	put_on_a_device(DISK);
+	open_image();
+	MUST(!kernel_write('t', SECTOR, MIB));
+	MUST(!kernel_flush());
+	close_image();
+	MUST(!system("qemu-img resize -q -f qcow2 image +64k"));
+	open_image();
+	expect(chain, 't', SECTOR, MIB);
+	expect(chain, 0, 65536, MIB + SECTOR);
+	close_image();
 }
 
 /* However much was told again, here 32 slices of refcounts: the space behind it is found. */
@@ -1366,6 +1436,8 @@ static const struct test {
 	T(a_vhd_on_a_device_stays_where_it_is),
 	T(a_device_is_taken_up_again_and_again),
 	T(a_full_device_is_taken_up_again_and_again),
+	T(refcounts_are_made_anew_on_a_device),
+	T(the_tail_of_the_last_cluster_is_zero),
 	T(space_is_behind_what_was_told_again),
 	T(a_freed_place_waits_for_the_commit),
 	T(two_first_writes_at_once_get_one_place),
