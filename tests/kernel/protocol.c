@@ -302,9 +302,10 @@ static const struct bad bads[] = {
 	{ "errno_flushed_4096", FLUSHED, EINVAL, F1(ERRNO, 4096) },
 	{ "errno_done_4096", DONE, EINVAL, F1(ERRNO, 4096) },
 
-	/* bitmaps that do not follow, or do not fit the count */
-	{ "bitmap_not_there", COW, EINVAL, F1(BITMAP_LEN, 8) },
+	/* bitmaps that do not fit the count, or are longer than any write() */
 	{ "bitmap_length", COW, EINVAL, F1(BITMAP_LEN, 16) },
+	{ "bitmap_length_less", COW, EINVAL, F2(BITMAP_LEN, 8, COUNT, 65) },
+	{ "bitmap_length_odd", COW, EINVAL, F1(BITMAP_LEN, 4) },
 	{ "bitmap_max", COW, EINVAL, F1(BITMAP_LEN, UINT32_MAX) },
 	{ "bitmap_count_wraps", COW, EINVAL, F2(BITMAP_LEN, 8, COUNT, MAX64) },
 };
@@ -373,7 +374,8 @@ static void run_bad(void)
 static void run_unused(void)
 {
 	const struct unused *u = &unused[which];
-	static const uint64_t values[] = { 1, 1ULL << 31 };
+	/* 8 is the length of a good bitmap, where there may be one. */
+	static const uint64_t values[] = { 1, 8, 1ULL << 31 };
 	unsigned int f, v;
 
 	scene();
