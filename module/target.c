@@ -118,6 +118,10 @@ static int dmu_parse_no_space(struct dmu_target *t, struct dm_arg_set *as,
 {
 	const char *arg = *left ? dm_shift_arg(as) : NULL;
 
+	if (t->has_no_space) {
+		t->ti->error = "no_space stands twice";
+		return -EINVAL;
+	}
 	if (!arg || (strcmp(arg, "wait") && strcmp(arg, "fail"))) {
 		t->ti->error = "no_space wants wait or fail";
 		return -EINVAL;
@@ -128,12 +132,26 @@ static int dmu_parse_no_space(struct dmu_target *t, struct dm_arg_set *as,
 	return 0;
 }
 
+static int dmu_parse_memory(struct dmu_target *t, struct dm_arg_set *as,
+			    unsigned int *left)
+{
+	unsigned int kib = 0;
+	int r;
+
+	if (t->map_budget) {
+		t->ti->error = "map_memory stands twice";
+		return -EINVAL;
+	}
+	r = dmu_parse_number(t->ti, as, left, &kib,
+			     "map_memory wants KiB, at least 1");
+	t->map_budget = (u64)kib << 10;
+	return r;
+}
+
 static int dmu_parse_feature(struct dmu_target *t, struct dm_arg_set *as,
 			     unsigned int *left)
 {
 	const char *arg = dm_shift_arg(as);
-	unsigned int kib;
-	int r;
 
 	--*left;
 	if (!strcmp(arg, "queue"))
@@ -144,12 +162,8 @@ static int dmu_parse_feature(struct dmu_target *t, struct dm_arg_set *as,
 		return dmu_parse_timeout(t, as, left);
 	if (!strcmp(arg, "no_space"))
 		return dmu_parse_no_space(t, as, left);
-	if (!strcmp(arg, "map_memory")) {
-		r = dmu_parse_number(t->ti, as, left, &kib,
-				     "map_memory wants KiB, at least 1");
-		t->map_budget = (u64)kib << 10;
-		return r;
-	}
+	if (!strcmp(arg, "map_memory"))
+		return dmu_parse_memory(t, as, left);
 	t->ti->error = "unknown feature argument";
 	return -EINVAL;
 }

@@ -151,6 +151,8 @@ static const struct row taken[] = {
 #define W_SEC	"timeout wants seconds, 1 to 86400"
 #define W_SPACE_ARG	"no_space wants wait or fail"
 #define W_KIB	"map_memory wants KiB, at least 1"
+#define W_SPACE_TWICE "no_space stands twice"
+#define W_KIB_TWICE "map_memory stands twice"
 
 static const struct row refused[] = {
 	{ "nothing", "", W_LINE },
@@ -203,6 +205,9 @@ static const struct row refused[] = {
 	{ "policy_twice", "k 8 1 $0 2 queue fail", W_MORE },
 	{ "policy_same_twice", "k 8 1 $0 2 fail fail", W_MORE },
 	{ "policy_and_timeout", "k 8 1 $0 3 timeout 5 queue", W_MORE },
+	{ "no_space_twice", "k 8 1 $0 4 no_space wait no_space fail", W_SPACE_TWICE },
+	{ "no_space_same_twice", "k 8 1 $0 4 no_space fail no_space fail", W_SPACE_TWICE },
+	{ "map_memory_twice", "k 8 1 $0 4 map_memory 5 map_memory 6", W_KIB_TWICE },
 	{ "timeout_missing", "k 8 1 $0 1 timeout", W_SEC },
 	{ "timeout_not_counted", "k 8 1 $0 1 timeout 5", W_SEC },
 	{ "timeout_0", "k 8 1 $0 2 timeout 0", W_SEC },
