@@ -1051,6 +1051,7 @@ static void reload_new_uncommitted(void)
 {
 	static char other[80];
 	const char *before;
+	struct dmu_reply r;
 	struct dev *more;
 
 	setup();
@@ -1066,6 +1067,10 @@ static void reload_new_uncommitted(void)
 	/* The table that was live is gone, and asked for a commit before. */
 	ev_copied(c, 21, 1, 0, 400 + BS);
 	re_send(c, re_flushed(ev_flush(c), EIO));
+	/* No table is live now, so there is no device to put a block on. */
+	r = re_preload(re_linear(0, 50, 1, 0, 0, 0));
+	check_eq(re_try(c, &r), ENXIO);
+	check_eq(disk_reload(d), EBUSY);	/* nor by loading it again */
 	d->devs[0] = before;
 	check_eq(disk_reload(d), 0);
 	check_eq(dm_resume(d->name), 0);

@@ -7,6 +7,7 @@
 #include "fixture.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
@@ -1086,9 +1087,13 @@ static void not_attached(void)
 {
 	struct dmu_reply r = re_commit();
 	struct dmu_event ev;
+	struct pollfd p;
 
 	small_disk();
 	c = chan_open();
+	p = (struct pollfd){ .fd = c->fd, .events = POLLIN | POLLOUT };
+	check_eq(poll(&p, 1, 0), 1);
+	check_eq(p.revents, POLLERR);
 	check_eq(re_try(c, &r), ENOTCONN);
 	check(read(c->fd, &ev, sizeof(ev)) < 0 && errno == ENOTCONN,
 	      "read: %s", strerror(errno));

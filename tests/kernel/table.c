@@ -440,6 +440,7 @@ static void status_line(void)
 static const struct row messages[] = {
 	{ "message_unknown", "nothing", W_MSG },
 	{ "message_evict_more", "evict 1", W_MSG },
+	{ "message_commit_more", "commit_anyway 1", W_MSG },
 	{ "message_policy_alone", "policy", W_MSG },
 	{ "message_memory_alone", "map_memory", W_MSG },
 	{ "message_space_alone", "no_space", W_MSG },

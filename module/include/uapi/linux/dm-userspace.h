@@ -8,7 +8,8 @@
  *
  *	read()s   whole struct dmu_event's  (kernel to daemon), in batches,
  *	write()s  whole struct dmu_reply's  (daemon to kernel), in batches,
- *	poll()s   EPOLLIN when an event waits, EPOLLHUP when read() says ENODEV.
+ *	poll()s   EPOLLIN when an event waits, EPOLLHUP when read() says ENODEV,
+ *		  EPOLLERR before the attach.
  *
  * Units: a "block" is the unit of decision given in the table line (a power
  * of two of sectors); a "sector" is 512 bytes.  Blocks count from the start
@@ -277,7 +278,7 @@ enum dmu_kind {
  *		  the type does not use, a length that is no whole message
  *	ERANGE	  the extent leaves the target, its place leaves the device,
  *		  or the place is too far from the block (2^52 sectors)
- *	ENXIO	  no such device index
+ *	ENXIO	  no such device index; PRELOAD while no table is live
  *	EPERM	  the mapping does not suffice for the question (a write)
  *	EROFS	  writable, and the device was opened read-only
  *	ENOENT	  no such question is owed
