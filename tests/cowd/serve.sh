@@ -78,7 +78,10 @@ for name in one two; do
 	dd if=/dev/mapper/$name bs=1M skip=3 status=none | cmp -n 2000000 - $name.new ||
 		fail "$name: one overlay sees another's data"
 done
-# A signal stops as cowctl does.
+# A signal stops as cowctl does, first writes that nobody flushed included.
+file late 1048576
+dd if=late of=/dev/mapper/one bs=1M seek=8 oflag=direct status=none || fail "late write"
+[[ $(dmsetup status one) != *" uncommitted 0 "* ]] || fail "late write: nothing is uncommitted"
 kill "$(jq -r .pid /run/cowd/one.json)"
 for _ in $(seq 100); do
 	[ -e /run/cowd/one.json ] || break
@@ -93,17 +96,40 @@ nothing_left "two overlays"
 [ "$(timeout 60 cowd -p dscow one one.dscow 2>&1)" = "" ] || fail "standard output is kept, or was written to"
 stop one
 
-# In use: it says so, and goes on.
-start -p dscow one one.dscow
+# In use: it says so, to whom asks and, stopped by a signal, where it logs; and goes on.
+cowd -f -p dscow one one.dscow 2>>said &
+pid=$!
+for _ in $(seq 100); do
+	[ -e /dev/mapper/one ] && break
+	sleep 0.1
+done
+one_is_late()
+{
+	echo 3 >/proc/sys/vm/drop_caches
+	dd if=/dev/mapper/one bs=1M skip=8 count=1 status=none | cmp - late
+}
+one_is_late || fail "what was not flushed before SIGTERM is lost"
 # shellcheck disable=SC2217 # it holds the device open
 sleep 60 </dev/mapper/one &
+holder=$!
 sleep 0.2
 cowctl stop one 2>err && fail "stopped while in use"
 grep -q "in use" err || fail "does not say that it is in use: $(cat err)"
-dd if=/dev/mapper/one of=/dev/null bs=1M count=1 status=none || fail "does not go on"
-kill %1
-wait
+one_is_late || fail "does not go on after cowctl stop"
+: >said
+kill $pid
+for _ in $(seq 200); do
+	[ -s said ] && break
+	sleep 0.1
+done
+grep -q "one is in use" said || fail "SIGTERM: does not say that it is in use: $(cat said)"
+file late 1048576
+dd if=late of=/dev/mapper/one bs=1M seek=8 conv=fsync status=none || fail "cannot be written after SIGTERM"
+one_is_late || fail "does not go on after SIGTERM"
+kill $holder
 stop one
+wait $pid || fail "in use, then stopped: exit status $?"
+wait
 nothing_left "busy stop"
 
 # Read-only.
