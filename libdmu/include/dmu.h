@@ -245,13 +245,14 @@ int dmu_channel_open(int fd, unsigned int max_events, unsigned int max_replies,
 /* Replies that are queued are dropped; what was owed is asked again. */
 void dmu_channel_close(struct dmu_channel *channel);
 
-/* For poll(): POLLIN when there are events, POLLHUP when read() says -ENODEV. */
+/* For poll(): POLLIN when there are events, POLLHUP when the target is gone. */
 int dmu_channel_fd(const struct dmu_channel *channel);
 
 /*
  * Read the events that wait, at most the channel's batch.  Returns their
  * number and points *@events at them, valid until the next call; -EAGAIN none
- * waits; -ENODEV the target is gone.
+ * waits; -ENODEV the target is gone; -EIO it is gone after DMU_EV_LOST, and what
+ * was not committed is not to be.
  */
 int dmu_read_events(struct dmu_channel *channel,
 		    const struct dmu_event **events);

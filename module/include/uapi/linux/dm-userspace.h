@@ -8,7 +8,7 @@
  *
  *	read()s   whole struct dmu_event's  (kernel to daemon), in batches,
  *	write()s  whole struct dmu_reply's  (daemon to kernel), in batches,
- *	poll()s   EPOLLIN when an event waits, EPOLLHUP when read() says ENODEV,
+ *	poll()s   EPOLLIN when an event waits, EPOLLHUP when the target is gone,
  *		  EPOLLERR before the attach.
  *
  * Units: a "block" is the unit of decision given in the table line (a power
