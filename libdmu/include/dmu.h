@@ -245,7 +245,7 @@ int dmu_channel_open(int fd, unsigned int max_events, unsigned int max_replies,
 /* Replies that are queued are dropped; what was owed is asked again. */
 void dmu_channel_close(struct dmu_channel *channel);
 
-/* For poll(): POLLIN when there are events, POLLHUP when the target is gone. */
+/* For poll(): POLLIN when there are events, POLLHUP when reading says that the target is gone. */
 int dmu_channel_fd(const struct dmu_channel *channel);
 
 /*

@@ -8,8 +8,8 @@
  *
  *	read()s   whole struct dmu_event's  (kernel to daemon), in batches,
  *	write()s  whole struct dmu_reply's  (daemon to kernel), in batches,
- *	poll()s   EPOLLIN when an event waits, EPOLLHUP when the target is gone,
- *		  EPOLLERR before the attach.
+ *	poll()s   EPOLLIN when an event waits, EPOLLHUP when read() says that the
+ *		  target is gone, EPOLLERR before the attach.
  *
  * Units: a "block" is the unit of decision given in the table line (a power
  * of two of sectors); a "sector" is 512 bytes.  Blocks count from the start
