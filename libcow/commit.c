@@ -173,10 +173,23 @@ int cow_commit_first(struct cow_image *img)
 	return -EAGAIN;
 }
 
-int cow_commit_table_first(struct cow_table *t)
+static bool overlap(uint32_t lo, uint32_t hi, uint32_t offset, uint32_t end)
 {
-	return t->in_commit || t->dirty_lo < t->dirty_hi ?
-		cow_commit_first(t->img) : 0;
+	return lo < end && offset < hi;
+}
+
+/* A commit that is on its way and writes them is waited for: no other is wanted. */
+int cow_commit_table_first(struct cow_table *t, uint32_t offset,
+			   uint32_t length)
+{
+	uint32_t end = offset + length;
+
+	if (overlap(t->dirty_lo, t->dirty_hi, offset, end))
+		return cow_commit_first(t->img);
+	if (!t->in_commit || !overlap(t->frozen_lo, t->frozen_hi, offset, end))
+		return 0;
+	t->chain->current->priv.starved = true;
+	return -EAGAIN;
 }
 
 /* --- Stages --------------------------------------------------------------- */

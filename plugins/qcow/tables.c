@@ -154,10 +154,14 @@ int qcow_l2_add(struct qcow *d, uint64_t cluster, uint64_t *offset)
 int qcow_l2_settle(struct qcow *d, uint64_t cluster)
 {
 	struct qcow_entries l1;
+	uint32_t skip;
 	int ret;
 
 	if (!d->device)
 		return 0;
 	ret = qcow_l1(d, cluster, false, &l1);
-	return ret ? ret : cow_commit_table_first(l1.table);
+	if (ret)
+		return ret;
+	skip = (uint32_t)((char *)l1.at - (char *)cow_table_data(l1.table));
+	return cow_commit_table_first(l1.table, skip, sizeof(*l1.at));
 }

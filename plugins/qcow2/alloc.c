@@ -35,7 +35,7 @@ void qcow2_alloc_init(struct qcow2 *d)
 	a->top = qcow2_cluster(d, d->file_size);
 	/* It has no end, and behind its data there are only tables, which are counted. */
 	if (a->device)
-		a->old_end = a->unverified ? a->referred_end : a->data_end;
+		a->old_end = a->data_end;
 	a->fresh = a->old_end;
 	if (a->unverified)
 		a->cursor = a->old_end;
@@ -138,6 +138,8 @@ static int scan(struct qcow2 *d, uint64_t *pos, uint64_t end, uint64_t want,
 			continue;
 		*pos = next;
 		cow_table_leave(r.table);
+		if (r.reftable)
+			cow_table_leave(r.reftable);
 	}
 	if (!run->count)
 		return 0;

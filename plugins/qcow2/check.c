@@ -426,6 +426,7 @@ static int verify_windows(struct job *j, uint64_t clusters)
 int qcow2_verify(struct qcow2 *d)
 {
 	struct job j = { .d = d };
+	uint64_t end;
 	int ret;
 
 	ret = qcow2_measure(d, &j.extent, refuse_fault, &j);
@@ -433,17 +434,21 @@ int qcow2_verify(struct qcow2 *d)
 		ret = -EIO;
 	if (ret)
 		return ret;
-	d->alloc.referred_end = j.extent.end;
+	end = j.extent.end;
+	/* At the end of a device stand tables that are known to be counted. */
+	if (d->alloc.device && end > VERIFY_WINDOWS * QCOW2_WINDOW)
+		end = j.extent.data_end;
+	d->alloc.referred_end = end;
 	d->alloc.data_end = j.extent.data_end;
-	d->alloc.unverified = j.extent.end > VERIFY_WINDOWS * QCOW2_WINDOW;
+	d->alloc.unverified = end > VERIFY_WINDOWS * QCOW2_WINDOW;
 	if (d->alloc.unverified)
 		return 0;
-	ret = qcow2_window_alloc(&j.window, j.extent.end);
+	ret = qcow2_window_alloc(&j.window, end);
 	j.slice = malloc(d->slice_bytes);
 	if (!ret && !j.slice)
 		ret = -ENOMEM;
 	if (!ret)
-		ret = verify_windows(&j, j.extent.end);
+		ret = verify_windows(&j, end);
 	free(j.window.refs);
 	free(j.slice);
 	return ret;

@@ -190,6 +190,7 @@ bool qcow2_l2_all_copied(const struct qcow2 *d, const struct qcow2_l2 *l2,
 
 /* A slice of a refcount block. */
 struct qcow2_refs {
+	struct cow_table *reftable;	/* that led to them; NULL: got to write */
 	struct cow_table *table;
 	uint8_t *data;			/* NULL: all of them are 0 */
 	uint64_t first, count;		/* host clusters */

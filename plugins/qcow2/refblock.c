@@ -64,7 +64,6 @@ static int check_index(struct qcow2 *d, uint64_t host, uint64_t *index)
 
 int qcow2_refs_get(struct qcow2 *d, uint64_t host, struct qcow2_refs *r)
 {
-	struct cow_table *table;
 	uint64_t index, entry, skip;
 	be64 *at;
 	int ret;
@@ -73,7 +72,7 @@ int qcow2_refs_get(struct qcow2 *d, uint64_t host, struct qcow2_refs *r)
 	skip = slice_of(d, host, r);
 	ret = check_index(d, host, &index);
 	if (!ret)
-		ret = reftable_get(d, index, false, &table, &at);
+		ret = reftable_get(d, index, false, &r->reftable, &at);
 	if (ret)
 		return ret;
 	entry = be64_get(*at);

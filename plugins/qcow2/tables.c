@@ -202,13 +202,17 @@ int qcow2_l2_get_write(struct qcow2 *d, uint64_t cluster, bool replay,
 int qcow2_l2_settle(struct qcow2 *d, uint64_t cluster)
 {
 	struct cow_table *table;
+	uint32_t skip;
 	be64 *at;
 	int ret;
 
 	if (!d->alloc.device)
 		return 0;
 	ret = l1_get(d, l1_index(d, cluster), false, &table, &at);
-	return ret ? ret : cow_commit_table_first(table);
+	if (ret)
+		return ret;
+	skip = (uint32_t)((char *)at - (char *)cow_table_data(table));
+	return cow_commit_table_first(table, skip, sizeof(*at));
 }
 
 /* --- Entries -------------------------------------------------------------- */

@@ -250,12 +250,16 @@ int vmdk_settle_table(struct vmdk *v, struct vmdk_extent *e, uint64_t block)
 {
 	struct part p = part_at(v, block, block + 1);
 	struct both b;
+	uint32_t skip;
 	int ret;
 
 	if (!e->device)
 		return 0;
 	ret = get_directory(v, &p, false, &b);
-	return ret ? ret : cow_commit_table_first(b.gd.table);
+	if (ret)
+		return ret;
+	skip = (uint32_t)((char *)b.gd.at - (char *)cow_table_data(b.gd.table));
+	return cow_commit_table_first(b.gd.table, skip, sizeof(*b.gd.at));
 }
 
 /* --- One entry ------------------------------------------------------------ */

@@ -101,13 +101,12 @@ int vmdk_bad_grain(struct vmdk *v, struct vmdk_extent *e, uint64_t nr,
 static unsigned int phase_of(const struct vmdk_extent *e, uint64_t start,
 			     uint32_t len)
 {
-	uint64_t gd = vmdk_gd_bytes(&e->h);
+	uint64_t bytes = vmdk_gd_bytes(&e->h);
+	bool gd = touches(start, len, e->h.gd_offset, bytes);
 
-	if (touches(start, len, e->h.gd_offset, gd))
-		return 3;
-	if (vmdk_has_rgd(e) && touches(start, len, e->h.rgd_offset, gd))
-		return 2;
-	return 1;
+	if (vmdk_has_rgd(e) && touches(start, len, e->h.rgd_offset, bytes))
+		return gd ? 3 : 2;
+	return gd ? 4 : 1;
 }
 
 /* e is NULL for a descriptor in its own file: nothing else stands there. */

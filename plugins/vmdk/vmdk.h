@@ -17,8 +17,8 @@
  *     unclean_shutdown, durable before anything else goes on (mark.c).
  *  2. Data (libcow).
  *  3. Phase 1: windows of grain tables.
- *  4. Phase 2: windows that hold a part of the grain directory.
- *  5. Phase 3: those that hold a part of the redundant one only.
+ *  4. Phase 2: windows that hold a part of the redundant grain directory,
+ *     phase 3: of both, phase 4: of the other one.
  * So a directory never points to a table that is not there, nor a table to a
  * grain whose data is not.  A crash may leave the two copies different; then
  * the flag is set, and the next open for writing makes them equal (scan.c).

@@ -468,11 +468,12 @@ void cow_table_dirty(struct cow_table *table, uint32_t offset,
  */
 int cow_commit_first(struct cow_image *img);
 /*
- * The same, unless all of this table is in the file by now: then 0.  For a
- * place that may be handed out only when the process that comes after a kill
- * finds what leads to it.
+ * The same, unless these bytes of a table are in the file by now: then 0.  For
+ * a place that may be handed out only when the process that comes after a kill
+ * finds what leads to it.  Bytes beside them may count as well.
  */
-int cow_commit_table_first(struct cow_table *table);
+int cow_commit_table_first(struct cow_table *table, uint32_t offset,
+			   uint32_t length);
 
 /* --- Work ------------------------------------------------------------------- */
 
