@@ -51,12 +51,16 @@ static int check_unused(const struct creation *c)
 	if (fd < 0)
 		return report(c, -errno, "cannot be opened to replace it");
 	ret = cow_file_lock(fd, true);
-	close(fd);
 	if (ret == -EBUSY)
-		return cow_log_error(c->log, ret,
+		cow_log_error(c->log, ret,
 			"%s: is in use by another program and cannot be replaced",
 			c->p->path);
-	return ret ? report(c, ret, "cannot be locked") : 0;
+	else if (ret)
+		report(c, ret, "cannot be locked");
+	else
+		ret = cow_file_check_holders(c->log, c->p->path, fd);
+	close(fd);
+	return ret;
 }
 
 /* Not by a link: it is the name that gets the new file. */

@@ -10,6 +10,7 @@
 #include "internal.h"
 
 #include <common/file.h>
+#include <common/holders.h>
 #include <common/num.h>
 
 #include <errno.h>
@@ -127,6 +128,44 @@ static int file_lock(const struct cow_log *log, struct cow_file *f)
 	return 0;
 }
 
+struct holder_report {
+	const struct cow_log *log;
+	const char *path;
+};
+
+static int report_holder(void *data, const struct holder *h)
+{
+	const struct holder_report *r = data;
+	const char *dev = h->loop[0] ? h->loop : h->number;
+	const char *way = h->loop[0] ? "/dev/" : "block device ";
+
+	if (!h->dm[0])
+		return cow_log_error(r->log, -EBUSY,
+			"%s: is used by /dev/%s; end that first: losetup -d /dev/%s",
+			r->path, dev, dev);
+	if (strncmp(h->uuid, "DMU-", 4))
+		return cow_log_error(r->log, -EBUSY,
+			"%s: is used by %s%s and the device %s made of it; remove that first",
+			r->path, way, dev, h->dm);
+	return cow_log_error(r->log, -EBUSY,
+		"%s: is used by %s%s (device %s of a cowd that is gone?); run cowd --recover %s, or cowctl stop %s, first",
+		r->path, way, dev, h->dm, h->dm, h->dm);
+}
+
+/*
+ * A cowd that died holds no lock, but its device goes on writing, and what it
+ * wrote to is no table's yet.  Where nobody can tell there is none.
+ */
+int cow_file_check_holders(const struct cow_log *log, const char *path, int fd)
+{
+	struct holder_report report = { log, path };
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return 0;
+	return holders_each(&st, report_holder, &report) == -EBUSY ? -EBUSY : 0;
+}
+
 /*
  * Tables that are no whole pages (a VHD's, a sector each) are read and
  * written by sectors where the file system can.  To write a part of a page
@@ -236,6 +275,9 @@ int cow_file_open(const struct cow_opener *opener, const struct cow_log *log,
 	if (ret)
 		goto err;
 	ret = file_lock(log, f);
+	/* Who opens by himself knows what is his own. */
+	if (!ret && writable && !shared && !(opener && opener->open_file))
+		ret = cow_file_check_holders(log, path, f->fd);
 	if (ret)
 		goto err;
 	file_open_direct(opener, f);

@@ -94,6 +94,8 @@ int cow_file_open(const struct cow_opener *opener, const struct cow_log *log,
 int cow_file_adopt(const struct cow_log *log, const char *path, int fd,
 		   struct cow_file **file);
 void cow_file_close(struct cow_file *file);
+/* No device may be made of what is locked already.  The error is reported. */
+int cow_file_check_holders(const struct cow_log *log, const char *path, int fd);
 /* As a reader, or exclusively. */
 int cow_file_lock(int fd, bool exclusive);
 /* Zeroes with the space given back where that is possible. */

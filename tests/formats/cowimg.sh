@@ -155,6 +155,41 @@ if [ -e "$BUILD/plugins/vmdk/vmdk.la" ]; then
 	"$COWIMG" convert -f raw -O vmdk a.raw cut.vmdk && truncate -s 256k cut.vmdk
 	check "a source that is cut off" says 1 "is damaged" convert -f vmdk -O raw cut.vmdk x.raw
 fi
+
+# A device made of the image has no lock, and its user may be gone: see also
+# tests/cowd/second-writer.sh.
+loop_refuses()
+{
+	local used="h.qcow: is used by $LOOP; end that first"
+	ln -f l.qcow h.qcow
+	says 1 "$used" check -r -f qcow h.qcow && says 1 "$used" amend -f qcow -o backing=a.raw h.qcow &&
+		says 1 "$used" create --force -f qcow h.qcow 1m &&
+		says 1 "$used" convert --force -f raw -O qcow a.raw h.qcow &&
+		refused h.qcow "h.qcow: is used by $LOOP" "$(built tools/img2qcow)" --force a.raw h.qcow &&
+		run 0 check -f qcow h.qcow && run 0 info -f qcow h.qcow || return 1
+	! setpriv --reuid 65534 --clear-groups test -x "$COWIMG" -a -x . || as_nobody "$used"
+}
+
+as_nobody()
+{
+	chmod 666 l.qcow
+	setpriv --reuid 65534 --clear-groups "$COWIMG" check -r -f qcow h.qcow 2>err
+	cat err
+	grep -q "$1" err
+}
+
+"$COWIMG" create -f qcow l.qcow 1m
+if LOOP=$(losetup -f --show l.qcow 2>/dev/null); then
+	chmod 711 .
+	check "not what a loop device is made of" loop_refuses
+	losetup -d "$LOOP"
+	chmod 700 .
+	check "but when that is gone" run 0 check -r -f qcow h.qcow
+else
+	echo "# no loop devices here: not tried"
+fi
+rm -f l.qcow h.qcow
+
 mv base.raw gone
 check "a chain that is not whole" says 1 "base.raw: cannot be opened" \
 	convert -f dscow -O raw o.dscow x.raw

@@ -131,7 +131,9 @@ struct cow_open_params {
  * Open an image and all below it.  The top image is writable with
  * COW_OPEN_WRITE, all others are read-only.  Locks: a writable image
  * exclusively, others shared; images of a plugin that is shared against all
- * but each other; -EBUSY (reported) when that fails.
+ * but each other; -EBUSY (reported) when that fails.  Without open_file also
+ * when a loop device is made of a file that would be written: whoever made it
+ * may have died, with his lock.
  */
 int cow_chain_open(const struct cow_open_params *params,
 		   struct cow_chain **chain);
