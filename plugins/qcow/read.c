@@ -21,8 +21,13 @@ static int read_packed(struct qcow *d, uint64_t cluster, uint64_t entry)
 	ret = cow_read(d->img, 0, d->packed, len, offset);
 	if (ret)
 		return ret;
-	if (inflate_cluster(d->packed, len, d->unpacked, d->cluster_size))
+	ret = inflate_cluster(d->packed, len, d->unpacked, d->cluster_size);
+	if (!ret)
 		return 0;
+	if (ret == -ENOMEM)
+		return cow_error(d->img, ret,
+			"the compressed cluster %llu cannot be unpacked: not enough memory",
+			(unsigned long long)cluster);
 	return cow_error(d->img, -EIO,
 		"is damaged: the compressed cluster %llu at offset %llu cannot be unpacked",
 		(unsigned long long)cluster, (unsigned long long)offset);

@@ -15,6 +15,14 @@
 #include <string.h>
 
 #include <zstd.h>
+#include <zstd_errors.h>
+
+/*
+ * A window as large as a cluster, 2^21, does for all that is in it, and QEMU
+ * asks for no more; the rest is for others, whose level may ask for 2^23.  What
+ * a frame asks for is memory, which cowd locks.
+ */
+#define WINDOW_BITS_MAX 23
 
 int qcow2_buffers_init(struct qcow2 *d)
 {
@@ -49,44 +57,82 @@ static int read_packed(struct qcow2 *d, uint64_t host, uint32_t sectors,
 	return cow_read(d->img, 0, d->packed, *len, host);
 }
 
-/* True when exactly len bytes came out.  More cannot. */
-static bool unpack_zstd(const uint8_t *in, size_t in_len, uint8_t *out,
-			size_t len)
+static int zstd_error(size_t ret)
+{
+	switch (ZSTD_getErrorCode(ret)) {
+	case ZSTD_error_memory_allocation:
+		return -ENOMEM;
+	case ZSTD_error_frameParameter_windowTooLarge:
+		return -E2BIG;
+	default:
+		return -EIO;
+	}
+}
+
+/* 0 when exactly len bytes came out; of a frame that goes on, not, as in QEMU. */
+static int unstream_zstd(ZSTD_DStream *stream, const uint8_t *in, size_t in_len,
+			 uint8_t *out, size_t len)
 {
 	ZSTD_inBuffer from = { in, in_len, 0 };
 	ZSTD_outBuffer to = { out, len, 0 };
-	ZSTD_DStream *stream = ZSTD_createDStream();
-	size_t ret = 1, before;
+	size_t ret, before;
 
-	if (!stream)
-		return false;
-	while (to.pos < to.size) {
+	ret = ZSTD_DCtx_setParameter(stream, ZSTD_d_windowLogMax,
+				     WINDOW_BITS_MAX);
+	while (!ZSTD_isError(ret) && to.pos < to.size) {
 		before = from.pos + to.pos;
 		ret = ZSTD_decompressStream(stream, &to, &from);
-		if (ZSTD_isError(ret) || from.pos + to.pos == before)
-			break;
+		if (!ZSTD_isError(ret) && from.pos + to.pos == before)
+			return -EIO;
 	}
+	if (ZSTD_isError(ret))
+		return zstd_error(ret);
+	return ret ? -EIO : 0;
+}
+
+static int unpack_zstd(const uint8_t *in, size_t in_len, uint8_t *out,
+		       size_t len)
+{
+	ZSTD_DStream *stream = ZSTD_createDStream();
+	int ret;
+
+	if (!stream)
+		return -ENOMEM;
+	ret = unstream_zstd(stream, in, in_len, out, len);
 	ZSTD_freeDStream(stream);
-	return !ZSTD_isError(ret) && to.pos == to.size;
+	return ret;
+}
+
+static int report_packed(struct qcow2 *d, uint64_t host, int ret)
+{
+	if (ret == -ENOMEM)
+		return cow_error(d->img, ret,
+			"the compressed cluster at offset %llu cannot be unpacked: not enough memory",
+			(unsigned long long)host);
+	if (ret == -E2BIG)
+		return cow_error(d->img, -EIO,
+			"the compressed cluster at offset %llu cannot be unpacked: it asks for more memory than a cluster needs; the image is damaged",
+			(unsigned long long)host);
+	return cow_error(d->img, -EIO,
+		"the compressed cluster at offset %llu cannot be unpacked; the image is damaged",
+		(unsigned long long)host);
 }
 
 int qcow2_unpack(struct qcow2 *d, uint64_t host, uint32_t sectors)
 {
 	size_t len;
-	bool ok;
 	int ret;
 
 	ret = read_packed(d, host, sectors, &len);
 	if (ret)
 		return ret;
-	ok = d->h.compression == QCOW2_ZSTD ?
-		unpack_zstd(d->packed, len, d->unpacked, d->g.cluster_size) :
-		inflate_cluster(d->packed, len, d->unpacked, d->g.cluster_size);
-	if (ok)
-		return 0;
-	return cow_error(d->img, -EIO,
-		"the compressed cluster at offset %llu cannot be unpacked; the image is damaged",
-		(unsigned long long)host);
+	if (d->h.compression == QCOW2_ZSTD)
+		ret = unpack_zstd(d->packed, len, d->unpacked,
+				  d->g.cluster_size);
+	else
+		ret = inflate_cluster(d->packed, len, d->unpacked,
+				      d->g.cluster_size);
+	return ret ? report_packed(d, host, ret) : 0;
 }
 
 /* A block of which the file holds only the start. */
