@@ -268,5 +268,7 @@ int convert(const struct convert *job)
 	catch(SIGHUP);
 	ret = cow_create_image(&target);
 	cow_chain_close(c.from);
+	if (job->written)
+		*job->written = c.written;
 	return ret;
 }

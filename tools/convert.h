@@ -9,6 +9,7 @@ struct convert {
 	const char *format;		/* of the source */
 	/* The target; its size and contents are those of the source. */
 	struct cow_create_params target;
+	uint64_t *written;		/* bytes of data that it took, or NULL */
 };
 
 /*

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* cowimg-info.c - what an image is. */
+#include "convert.h"
 #include "cowimg.h"
 
 #include <common/size.h>
@@ -75,10 +76,10 @@ static void add_number(json_object *o, const char *name, uint64_t n)
 	json_object_object_add(o, name, json_object_new_uint64(n));
 }
 
-static int info_json(const struct job *job, struct cow_chain *chain)
+static int info_json(const struct job *job, struct cow_chain *chain,
+		     json_object *o)
 {
 	struct cow_image *img = cow_chain_image(chain, 0);
-	json_object *o = json_object_new_object();
 	json_object *details = json_object_new_object();
 	int ret;
 
@@ -99,20 +100,48 @@ static int info_json(const struct job *job, struct cow_chain *chain)
 	return ret;
 }
 
+static int info(const struct job *job, json_object *o)
+{
+	struct cow_chain *chain;
+	int ret;
+
+	ret = job_open(job, COW_OPEN_NO_BACKING | COW_OPEN_UNFINISHED, &chain);
+	if (ret) {
+		json_object_put(o);
+		return ret;
+	}
+	ret = o ? info_json(job, chain, o) : info_text(job, chain);
+	cow_chain_close(chain);
+	return ret;
+}
+
+int info_made(const struct job *job, char **image, const char *format,
+	      const struct convert *from)
+{
+	struct job made = {
+		.plugins = job->plugins, .args = image, .format = format,
+	};
+	json_object *o;
+
+	if (!job->json)
+		return 0;
+	o = json_object_new_object();
+	if (from) {
+		add_text(o, "source-filename", from->source);
+		add_text(o, "source-format", from->format);
+		add_number(o, "written", *from->written);
+	}
+	return info(&made, o);
+}
+
 int cmd_info(const struct job *given)
 {
 	struct job job = *given;
-	struct cow_chain *chain;
 	int ret = 0;
 
 	if (!job.format)
 		ret = guess_format(&job);
 	if (!ret)
-		ret = job_open(&job, COW_OPEN_NO_BACKING |
-			       COW_OPEN_UNFINISHED, &chain);
-	if (ret)
-		return 1;
-	ret = job.json ? info_json(&job, chain) : info_text(&job, chain);
-	cow_chain_close(chain);
+		ret = info(&job, job.json ? json_object_new_object() : NULL);
 	return ret ? 1 : 0;
 }

@@ -11,7 +11,7 @@
 
 static const char usage[] =
 "Usage: cowimg info [-f FORMAT] [--json] IMAGE\n"
-"       cowimg create -f FORMAT [-b BACKING -F FORMAT] [-o NAME=VALUE,...] IMAGE [SIZE]\n"
+"       cowimg create -f FORMAT [-b BACKING -F FORMAT] [OPTION...] IMAGE [SIZE]\n"
 "       cowimg check -f FORMAT [--json] [-r] IMAGE\n"
 "       cowimg map -f FORMAT [--json] IMAGE\n"
 "       cowimg amend -f FORMAT -o NAME=VALUE,... IMAGE\n"
@@ -36,7 +36,7 @@ static const char usage[] =
 "  -r, --repair             check: repair what is safe to repair\n"
 "      --force              create, convert: replace IMAGE, or overwrite a block\n"
 "                           device\n"
-"      --json               info, check, map: for programs\n"
+"      --json               info, create, check, map, convert: for programs\n"
 "      --plugin-dir=DIR     look for plugins in DIR first\n"
 "  -h, --help               show this help\n"
 "  -V, --version            show the version\n";
@@ -60,12 +60,16 @@ static int cmd_create(const struct job *job)
 	struct cow_create_params p = job_target(job, job->args[0],
 						 job->format);
 
-	return job_size(job, &p.size) || cow_create_image(&p) ? 1 : 0;
+	if (job_size(job, &p.size) || cow_create_image(&p))
+		return 1;
+	return info_made(job, job->args, job->format, NULL) ? 1 : 0;
 }
 
 static int cmd_convert(const struct job *job)
 {
+	uint64_t written = 0;
 	struct convert c = {
+		.written = &written,
 		.source = job->args[0],
 		.format = job->format,
 		.target = job_target(job, job->args[1], job->output_format),
@@ -73,7 +77,9 @@ static int cmd_convert(const struct job *job)
 
 	if (!job->output_format)
 		return usage_error("convert needs -O and a format");
-	return convert(&c) ? 1 : 0;
+	if (convert(&c))
+		return 1;
+	return info_made(job, job->args + 1, job->output_format, &c) ? 1 : 0;
 }
 
 /* --- amend ----------------------------------------------------------------- */
@@ -135,11 +141,11 @@ static const struct command {
 	int (*run)(const struct job *job);
 } commands[] = {
 	{ "info", "fo\2\3", 1, 1, false, cmd_info },
-	{ "create", "fobFs\1\3", 1, 2, true, cmd_create },
+	{ "create", "fobFs\1\2\3", 1, 2, true, cmd_create },
 	{ "check", "for\2\3", 1, 1, true, cmd_check },
 	{ "map", "fo\2\3", 1, 1, true, cmd_map },
 	{ "amend", "fo\3", 1, 1, true, cmd_amend },
-	{ "convert", "fOobFs\1\3", 2, 2, true, cmd_convert },
+	{ "convert", "fOobFs\1\2\3", 2, 2, true, cmd_convert },
 };
 
 static int check_job(const struct job *job, const struct command *command)

@@ -57,6 +57,7 @@ same_disk()
 make_random a.raw 6m "$SEED"
 make_random base.raw 6m "$((SEED + 1))"
 cp base.raw kept.raw
+head -c 1M /dev/urandom >random.raw
 
 # --- info, create, map -------------------------------------------------------
 check "info" json '.format == "raw" and ."virtual-size" == 6291456' info -f raw --json a.raw
@@ -69,6 +70,14 @@ check "info without the backing image" bash -c \
 	"mv base.raw gone && '$COWIMG' info -f dscow o.dscow; s=\$?; mv gone base.raw; exit \$s"
 check "create with a size" run 0 create -f raw new.raw 1m
 check "which is there" test "$(stat -c %s new.raw)" = 1048576
+check "what was made, for programs" json '.filename == "made" and .format == "dscow" and
+	."virtual-size" == 6291456 and ."block-size" == 8192 and ."backing-filename" == "base.raw" and
+	."backing-filename-format" == "raw" and (has("source-filename") | not)' \
+	create --json -f dscow -b base.raw -F raw -s 8k made
+cp out made.json
+check "is what info says of it" bash -c \
+	"'$COWIMG' info --json -f dscow made | diff - made.json"
+check "nothing that was not made" says 1 "exists already" create --json -f raw made 1m
 check "map of a sparse file" maps_right raw a.raw
 check "writes to the overlay" bash -c "'$IMAGE_IO' read dscow o.dscow m.raw &&
 	'$IMAGE_IO' load dscow o.dscow m.raw $SEED 60"
@@ -99,6 +108,11 @@ check "over a backing image" run 0 convert -f raw -O dscow -b base.raw -F raw a.
 check "as it reads" same_disk raw a.raw dscow a.dscow
 check "what is the same below is not held" \
 	run 0 convert -f raw -O dscow -b a.raw -F raw b.raw none.dscow
+check "what was written is told" json '.written == 0 and ."source-filename" == "b.raw" and
+	."source-format" == "raw" and .filename == "none.dscow" and .format == "dscow" and
+	."backing-filename" == "a.raw"' convert --force --json -f raw -O dscow -b a.raw -F raw b.raw none.dscow
+check "so are all bytes" json '.written == 1048576 and ."virtual-size" == 1048576' \
+	convert --json -f raw -O raw random.raw told.raw
 check "not a block" json '.details.copied == 0' info -f dscow --json none.dscow
 check "zeroes over data" bash -c "truncate -s 6m zero.raw &&
 	'$COWIMG' convert -f raw -O dscow -b base.raw -F raw zero.raw z.dscow"
