@@ -36,12 +36,6 @@ static void report_text(const struct job *job,
 		       (unsigned long long)result->leaks);
 }
 
-/* What opening says of the contents is damage; of our chances, failure. */
-static int open_status(int ret)
-{
-	return ret == -EINVAL ? CHECK_CORRUPT : CHECK_FAILED;
-}
-
 int cmd_check(const struct job *job)
 {
 	json_object *findings = job->json ? json_object_new_array() : NULL;
@@ -53,7 +47,8 @@ int cmd_check(const struct job *job)
 		       (job->repair ? COW_OPEN_WRITE : 0), &chain);
 	if (ret) {
 		json_object_put(findings);
-		return open_status(ret);
+		/* Like qemu-img: what is no image at all is none that is damaged. */
+		return CHECK_FAILED;
 	}
 	ret = cow_chain_check(chain, job->repair, tool_finding, findings,
 			      &result);

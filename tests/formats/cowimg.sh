@@ -87,10 +87,12 @@ check "map names both files" bash -c 'grep -q o.dscow$ out && grep -q base.raw$ 
 
 # --- check -------------------------------------------------------------------
 check "clean: 0" run 0 check -f dscow o.dscow
-cp o.dscow broken && truncate -s -1000 broken
+cp o.dscow broken
 check "no such file: 1" says 1 "nothing.*: cannot be opened" check -f dscow nothing
 poke broken 0 XXXX
-check "damaged: 2" run 2 check -f dscow broken
+check "no image at all: 1, as qemu-img says of its own" says 1 "broken: " check -f dscow broken
+qemu-img create -q -f qcow2 damaged 1m && poke damaged "$((0x$(od -An -tx1 -j 40 -N 8 damaged | tr -d ' ')))" '\0200\0\0377'
+check "damaged: 2" run 2 check -f qcow2 damaged
 run 0 create -f dscow -b base.raw -F raw leaky >/dev/null && truncate -s 1m leaky
 check "harmless: 3" run 3 check -f dscow leaky
 check "harmless, for programs" run 3 check -f dscow --json leaky

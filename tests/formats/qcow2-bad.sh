@@ -4,6 +4,7 @@
 # broken (WHAT), at what (HOW), and what must be said of it (SAY).
 . "${srcdir:-$(dirname "$0")}/lib.sh"
 need qemu-img
+COWIMG=$(built tools/cowimg)
 
 qimg() { qemu-img "$@" >qimg.log 2>&1 || { cat qimg.log; return 1; }; }
 be64() { echo $((0x$(od -An -tx1 -j "$2" -N 8 "$1" | tr -d ' \n'))); }
@@ -67,10 +68,75 @@ bad()
 	esac
 }
 
+# status THEIRS OURS BREAK: the exit statuses of qemu-img check and cowimg check.
+status()
+{
+	local theirs=$1 ours=$2 status
+	shift 2
+	rm -f image
+	qimg convert -f raw -O qcow2 small image || return
+	eval "$*" || return
+	qemu-img check -f qcow2 image
+	status=$?
+	[ $status = "$theirs" ] || { echo "qemu-img: status $status instead of $theirs"; return 1; }
+	"$COWIMG" check -f qcow2 image
+	status=$?
+	[ $status = "$ours" ] || { echo "cowimg: status $status instead of $ours"; return 1; }
+}
+
+# Where the two are not the same, the third column says why, and theirs are first.
+statuses()
+{
+	local what theirs why how
+	while IFS='|' read -r what theirs why how; do
+		set -- $theirs
+		check "exit status $theirs${why:+ ($why)}: $what" status "$1" "${2:-$1}" "$how"
+	done <<'END'
+nothing|0||:
+bad magic|1||poke image 0 X
+no known version|1||poke image 7 '\0011'
+header cut off|1||truncate -s 50 image
+no byte|1||truncate -s 0 image
+no file|1||rm image
+encrypted|1||poke image 35 '\0001'
+clusters of 2^255|1||poke image 23 '\0377'
+an unknown feature|1||poke image 72 '\0200'
+a header of 1 byte|1||poke image 103 '\0001'
+refcounts of 2^8 bits|1||poke image 99 '\0010'
+L1 table too large|1||poke image 36 '\0377'
+L1 table not aligned|1||poke image 46 '\0001\0001'
+L1 table past the end|2 1|no disk can be read|poke image 42 '\0377'
+L1 entry past the end|2||poke image "$(l1)" '\0200\0\0377'
+L1 entry not aligned|2||poke image $(($(l1) + 6)) '\0003'
+L2 entry past the end|2||poke image "$(l2)" '\0200\0\0377'
+L2 entry not aligned|2||poke image $(($(l2) + 6)) '\0003'
+L2 entry with reserved bits|2||poke image $(($(l2) + 7)) '\0002'
+L2 entry of the header, as used once|3 2|they take it for none|poke image "$(l2)" '\0200\0\0\0\0\0\0\0'
+L2 entry not marked as used once|2||poke image "$(l2)" '\0'
+two L2 entries of one cluster|2||dd if=image of=image bs=1 skip="$(l2)" seek=$(($(l2) + 8)) count=8 conv=notrunc status=none
+a leaked cluster|3||poke image "$(l2)" '\0\0\0\0\0\0\0\0'
+a refcount of 0|2||poke image $(($(refblock) + 10)) '\0\0'
+a refcount of 2 with one reference|2 3|nothing can be lost|poke image $(($(refblock) + 10)) '\0\0002'
+refcount block past the end|2||poke image "$(reftable)" '\0\0\0377'
+refcount block not aligned|1 2|they stop there|poke image $(($(reftable) + 6)) '\0003'
+refcount table not aligned|1||poke image 54 '\0003'
+refcount table too large|1||poke image 56 '\0377'
+refcount table past the end|2 1|none can be rebuilt|poke image 50 '\0377'
+snapshot table not aligned|1||poke image 63 '\0001\0\0\0\0\0377\0\0\0001'
+too many snapshots|1||poke image 60 '\0377\0377\0377\0377'
+the file is cut off|2||truncate -s 300k image
+marked as dirty|0 3|a write would repair it|poke image 79 '\0001'
+marked as corrupt|0 2|it is not written|poke image 79 '\0002'
+its backing image is missing|1 0|one image is checked|qimg create -f qcow2 -F raw -b small image && mv small away && trap 'mv away small; trap - RETURN' RETURN
+END
+}
+
 # The first clusters are data, so that the first entries are those of data.
 make_random contents 2m "$SEED"
 yes 'a cluster that can be compressed' | head -c 65536 | dd of=contents conv=notrunc status=none
 for case in "$FORMATS_SRC"/qcow2-bad/*; do
 	check "$(sed -n 's/^WHAT="\(.*\)"$/\1/p' "$case")" bad "$case"
 done
+{ head -c 256k contents; head -c 768k /dev/zero; } >small
+statuses
 finish
