@@ -61,6 +61,8 @@ bad()
 	open) expect_refused qcow2 image "$SAY" ;;
 	openw) expect_refused qcow2 image "$SAY" -w ;;
 	openw-any) refused_any ;;
+	confined) refused image "$SAY" "$IMAGE_IO" open -a "$PWD" qcow2 image &&
+		refused image "$SAY" "$IMAGE_IO" open -w -a "$PWD" qcow2 image ;;
 	fine) oracle_read qcow2 image ;;
 	memory) reads_or_says_no_memory ;;
 	read) expect_unreadable qcow2 image "$SAY" ;;

@@ -3,6 +3,7 @@
 # qcow2 against qemu-img, in both directions.
 . "${srcdir:-$(dirname "$0")}/lib.sh"
 need qemu-img
+COWIMG=$(built tools/cowimg)
 
 qimg() { qemu-img "$@" >qimg.log 2>&1 || { cat qimg.log; return 1; }; }
 
@@ -82,6 +83,55 @@ crowded()
 		qemu-io -f qcow2 mid >/dev/null
 	"$BUILD/tests/formats/crowd" qcow2 top $((2 << 20))
 }
+
+# Clusters that keep their place and read as zeroes: what was written there before, and
+# what a base holds, must not come back.
+zero_in_place()
+{
+	from_contents "$@" && mv image base && qimg create -f qcow2 -b base -F qcow2 ${1:+-o "$1"} image || return
+	local at
+	for at in base image; do
+		qemu-io -f qcow2 -c "write -q -P 5 0 1m" -c "write -q -z 64k 256k" \
+			-c "write -q -z 900k 100k" $at &&
+			qemu-img map --output=json $at | grep '"zero": true.*"offset"' || return
+	done
+	oracle_read qcow2 base && oracle_read qcow2 image && oracle_write qcow2 image "$SEED" 60 &&
+		oracle_stop qcow2 image "$((SEED + 1))" 60 && oracle_write qcow2 base "$SEED" 60
+}
+
+for options in '' cluster_size=4k extended_l2=on extended_l2=on,cluster_size=16k lazy_refcounts=on; do
+	next_seed
+	check "zeroes over allocated clusters, ${options:-no options}" zero_in_place "$options"
+done
+
+# The file beside the image is the disk, for who reads it without the image; it may go on
+# to the end of a cluster, with zeroes.
+raw_itself()
+{
+	from_contents "data_file=data.raw,data_file_raw=on${1:+,$1}" &&
+		qemu-img compare -f raw -F raw data.raw contents && cp contents mirror.raw &&
+		"$IMAGE_IO" load qcow2 image mirror.raw "$SEED" 60 && check_image qcow2 image &&
+		qemu-img compare -f raw -F raw data.raw mirror.raw
+}
+
+# Made by us, and full of data.
+data_file_of_ours()
+{
+	rm -f image data.raw
+	: >data.raw
+	"$COWIMG" convert -f raw -O qcow2 -o "data_file=data.raw${1:+,$1}" dense image &&
+		qemu-img info image | grep "data file: data.raw" && check_image qcow2 image &&
+		same_contents data.raw dense && oracle_write qcow2 image "$SEED" 60 &&
+		"$COWIMG" create --force -f qcow2 -o "data_file=data.raw${1:+,$1}" image 3100672 &&
+		oracle_read qcow2 image && oracle_write qcow2 image "$SEED" 60
+}
+
+head -c 3100672 /dev/urandom >dense
+for options in '' cluster_size=4k extended_l2=on; do
+	next_seed
+	check "the data file itself, raw, ${options:-no options}" raw_itself "$options"
+	check "a data file of ours, ${options:-no options}" data_file_of_ours "$options"
+done
 
 check "a crowd of questions, and a small cache" crowded
 finish

@@ -199,6 +199,34 @@ check "nothing else is amended" refused c.vhd "parent-time=now can" "$COWIMG" am
 vhd set c.vhd "header.parent_id=x00112233445566778899aabbccddeeff"
 check "not to another parent" refused c.vhd "their unique ids differ" "$COWIMG" amend -f vhd -o parent-time=now c.vhd
 
+# --- Parents of another size --------------------------------------------------
+# A shorter disk ends before its parent does; of a longer one the rest is zeroes.
+for size in 2m 9m 5000704; do
+	rm -f p.* c.vhd
+	next_seed
+	make_random p.raw 4100k "$SEED"
+	qemu-img convert -O vpc -o subformat=dynamic,force_size=on p.raw p.vhd
+	oracle_raw vhd p.vhd mirror.raw
+	check "over a parent of 4100k, $size" "$COWIMG" create -f vhd -b p.vhd -F vhd c.vhd "$size"
+	truncate -s "$(size_of c.vhd)" mirror.raw
+	check "has that size" has_size "$(numfmt --from=iec "${size^^}")" c.vhd
+	check "reads as its parent, and zeroes" read_as c.vhd mirror.raw
+	check "written, by the specification" write_child c.vhd "$SEED"
+done
+
+# Two that are each other's parent: the second takes the name, id and time of a third.
+loop_of_two()
+{
+	rm -f p.vhd c.vhd x.vhd
+	"$COWIMG" create -f vhd p.vhd 4m && "$COWIMG" create -f vhd -b p.vhd -F vhd c.vhd &&
+		"$COWIMG" create -f vhd -b c.vhd -F vhd x.vhd &&
+		vhd set x.vhd "footer.unique_id=x$(vhd get p.vhd footer.unique_id)" &&
+		touch -r p.vhd x.vhd && mv x.vhd p.vhd &&
+		expect_refused vhd c.vhd "c.vhd: is in the chain of images twice" &&
+		expect_refused vhd p.vhd "p.vhd: is in the chain of images twice"
+}
+check "refuses two that are each other's parent" loop_of_two
+
 # --- The parent's names -------------------------------------------------------
 mkdir sub elsewhere
 cp p.raw sub/base.raw
