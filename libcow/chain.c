@@ -112,7 +112,7 @@ static int open_backing(struct cow_chain *c, const struct cow_open_params *p,
 
 	if (c->nr_images == COW_CHAIN_MAX)
 		return cow_error(above, -ELOOP,
-			"is the %uth image of the chain; no more are followed",
+			"is the %uth image of the chain; no more are followed: make one image of some of them by cowimg convert",
 			COW_CHAIN_MAX);
 	if (!above->backing_format && !guess)
 		return cow_error(above, -EINVAL,

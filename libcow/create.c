@@ -159,6 +159,7 @@ static int record_path(struct creation *c)
 static int open_backing(struct creation *c)
 {
 	struct cow_open_params op = COW_OPEN_PARAMS_INIT;
+	int ret;
 
 	if (!c->p->backing_path)
 		return 0;
@@ -168,7 +169,12 @@ static int open_backing(struct creation *c)
 	if (!op.format)
 		return cow_log_error(c->log, -EINVAL,
 			"%s: the format of the base must be given", op.path);
-	return cow_chain_open(&op, &c->backing);
+	ret = cow_chain_open(&op, &c->backing);
+	if (!ret && c->backing->nr_images == COW_CHAIN_MAX)
+		return cow_log_error(c->log, -ELOOP,
+			"%s: has %u images in its chain, the most that can be opened; make one image of some of them by cowimg convert",
+			op.path, COW_CHAIN_MAX);
+	return ret;
 }
 
 /* --- The file ------------------------------------------------------------- */

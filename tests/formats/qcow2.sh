@@ -133,5 +133,34 @@ for options in '' cluster_size=4k extended_l2=on; do
 	check "a data file of ours, ${options:-no options}" data_file_of_ours "$options"
 done
 
+# link_chain N: deep.1 is a raw file, deep.N the image that is opened.
+link_chain()
+{
+	local i below=raw
+	rm -f deep.*
+	truncate -s 1m deep.1
+	for ((i = 2; i <= $1; i++)); do
+		qimg create -f qcow2 -o cluster_size=4k deep.$i 1m &&
+			qemu-io -f qcow2 -c "write -q -P $i $((i * 4))k 4k" deep.$i &&
+			qimg rebase -u -f qcow2 -b deep.$((i - 1)) -F $below deep.$i || return
+		below=qcow2
+	done
+}
+
+# The 65th is one too many; of 64 each is read through all others, and written over.
+deep()
+{
+	local text="deep.2: is the 64th image of the chain; no more are followed"
+	link_chain 65 && refused deep.2 "$text" "$IMAGE_IO" open qcow2 deep.65 &&
+		refused deep.2 "$text" "$IMAGE_IO" open -w qcow2 deep.65 &&
+		refused deep.2 "$text" "$COWIMG" create -f qcow2 -b deep.65 -F qcow2 top &&
+		refused deep.64 "deep.64: has 64 images" "$COWIMG" create -f qcow2 -b deep.64 -F qcow2 top &&
+		oracle_read qcow2 deep.64 && oracle_write qcow2 deep.64 "$SEED" 30
+}
+
+next_seed
+check "a chain of 64 images, and not of 65" deep
+rm -f deep.*
+
 check "a crowd of questions, and a small cache" crowded
 finish

@@ -29,7 +29,8 @@
 
 #include <libcow/cow-plugin.h>
 
-#define COW_CHAIN_MAX		64u	/* images in a chain */
+/* Images in a chain: a request holds a table or two of each (COW_REQUEST_PINS). */
+#define COW_CHAIN_MAX		64u
 #define COW_CACHE_DEFAULT	(16u << 20)
 #define COW_NO_FILE		UINT32_MAX
 /* Most tables that a request holds, of all images together. */
