@@ -9,6 +9,7 @@
  */
 #include "internal.h"
 
+#include <common/clock.h>
 #include <common/file.h>
 #include <common/holders.h>
 #include <common/num.h>
@@ -128,9 +129,13 @@ static int file_lock(const struct cow_log *log, struct cow_file *f)
 	return 0;
 }
 
+#define LOOP_TRIES 20
+#define LOOP_WAIT_MS 50
+
 struct holder_report {
 	const struct cow_log *log;
 	const char *path;
+	unsigned int tries;	/* left */
 };
 
 static int report_holder(void *data, const struct holder *h)
@@ -139,6 +144,8 @@ static int report_holder(void *data, const struct holder *h)
 	const char *dev = h->loop[0] ? h->loop : h->number;
 	const char *way = h->loop[0] ? "/dev/" : "block device ";
 
+	if (!h->dm[0] && r->tries)
+		return -EAGAIN;
 	if (!h->dm[0])
 		return cow_log_error(r->log, -EBUSY,
 			"%s: is used by /dev/%s; end that first: losetup -d /dev/%s",
@@ -154,16 +161,22 @@ static int report_holder(void *data, const struct holder *h)
 
 /*
  * A cowd that died holds no lock, but its device goes on writing, and what it
- * wrote to is no table's yet.  Where nobody can tell there is none.
+ * wrote to is no table's yet.  Where nobody can tell there is none.  A loop
+ * device alone may be about to go, as soon as udev closes it: so wait a second.
  */
 int cow_file_check_holders(const struct cow_log *log, const char *path, int fd)
 {
-	struct holder_report report = { log, path };
+	struct holder_report report = { log, path, LOOP_TRIES };
 	struct stat st;
+	int ret;
 
 	if (fstat(fd, &st) < 0)
 		return 0;
-	return holders_each(&st, report_holder, &report) == -EBUSY ? -EBUSY : 0;
+	while ((ret = holders_each(&st, report_holder, &report)) == -EAGAIN) {
+		clock_sleep_ms(LOOP_WAIT_MS);
+		report.tries--;
+	}
+	return ret == -EBUSY ? ret : 0;
 }
 
 /*
