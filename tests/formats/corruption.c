@@ -96,6 +96,14 @@ static const struct variant variants[] = {
 	{ .format = "qcow2", .name = "with many tables", .base = "raw",
 	  .options = { "cluster_size=1k" }, .slack = 4,
 	  .compressed = QCOW2_COMPRESSED(",cluster_size=1k") },
+	{ .format = "qcow2", .name = "with a snapshot", .make =
+	  "qemu-img create -q -f qcow2 -o cluster_size=4k image 4194304 &&"
+	  "qemu-io -f qcow2 -c 'write -q -P 0 0 4M' image &&"
+	  "qemu-img snapshot -c s image",
+	  .compressed = QCOW2_COMPRESSED(" plain image && qemu-img snapshot -c s image #") },
+	{ .format = "qcow2", .name = "of version 2",
+	  .options = { "compat=0.10" },
+	  .compressed = QCOW2_COMPRESSED(",compat=0.10") },
 	{ .format = "vhd", .name = "dynamic", .block = 65536,
 	  .why_not = "it has none" },
 	{ .format = "vhd", .name = "differencing", .base = "raw",
@@ -106,6 +114,9 @@ static const struct variant variants[] = {
 	  .block = 4096, .compressed = STREAM },
 	{ .format = "vmdk", .name = "without tables", .block = 65536,
 	  .make = "python3 \"$FORMATS_SRC/vmdk-make.py\" untabled image 4194304",
+	  .compressed = STREAM },
+	{ .format = "vmdk", .name = "without tables, of small grains",
+	  .make = "python3 \"$FORMATS_SRC/vmdk-make.py\" untabled image 4194304 8",
 	  .compressed = STREAM },
 };
 
@@ -916,7 +927,8 @@ static void refcounts_are_made_anew_on_a_device(void)
 	be64 reftable;
 	int fd;
 
-	if (strcmp(variant->format, "qcow2"))
+	/* Version 2 has no such mark. */
+	if (strcmp(variant->format, "qcow2") || !strcmp(variant->name, "of version 2"))
 		return;
 	new_image();
 	write_some();
@@ -937,6 +949,24 @@ static void refcounts_are_made_anew_on_a_device(void)
 	expect(chain, 'n', 8 * UNIT, 128 * UNIT);
 	close_image();
 	check_closed(true);
+}
+
+/* By qemu-img: zeroes, whatever became of the disk. */
+static void a_snapshot_keeps_what_it_holds(void)
+{
+	if (strcmp(variant->name, "with a snapshot"))
+		return;
+	new_image();
+	MUST(!kernel_write('s', DISK, 0));
+	MUST(!kernel_flush());
+	MUST(!cow_pdiscard(chain, DISK / 4, DISK / 2));
+	MUST(!kernel_flush());
+	MUST(!kernel_write('t', DISK / 4, DISK / 2));
+	MUST(!kernel_flush());
+	close_image();
+	check_closed(false);
+	MUST(!system("qemu-img convert -f qcow2 -l snapshot.name=s -O raw image held &&"
+		     "cmp -n 4194304 held /dev/zero"));
 }
 
 /* The disk ends within a cluster, whose rest held something else: made larger it reads as zero. */
@@ -1437,6 +1467,7 @@ static const struct test {
 	T(a_device_is_taken_up_again_and_again),
 	T(a_full_device_is_taken_up_again_and_again),
 	T(refcounts_are_made_anew_on_a_device),
+	T(a_snapshot_keeps_what_it_holds),
 	T(the_tail_of_the_last_cluster_is_zero),
 	T(space_is_behind_what_was_told_again),
 	T(a_freed_place_waits_for_the_commit),

@@ -4,7 +4,9 @@
 
 stream RAW OUT      streamOptimized as a stream: markers, directory and
                     tables behind the grains, a footer
-untabled OUT SIZE   monolithicSparse whose directories are empty: no table yet
+untabled OUT SIZE [GRAIN]
+                    monolithicSparse whose directories are empty: no table yet;
+                    grains of so many sectors
 u32 FILE OFFSET N   overwrite 32 bits, little-endian; u64 likewise
 get FILE OFFSET     print 32 bits
 """
@@ -16,9 +18,9 @@ GRAIN = 128
 GTES = 512
 
 
-def header(flags, capacity, desc, gd, rgd=0, overhead=GRAIN, version=1):
+def header(flags, capacity, desc, gd, rgd=0, overhead=GRAIN, version=1, grain=GRAIN):
     head = struct.pack("<4sIIQQQQIQQQB4sH", b"KDMV", version, flags, capacity,
-                       GRAIN, desc[0], desc[1], GTES, rgd, gd, overhead, 0,
+                       grain, desc[0], desc[1], GTES, rgd, gd, overhead, 0,
                        b"\n \r\n", 1 if flags & 0x10000 else 0)
     return head.ljust(512, b"\0")
 
@@ -74,12 +76,14 @@ def stream(raw, out):
         f.write(bytes(512))
 
 
-def untabled(out, size):
+def untabled(out, size, grain=GRAIN):
     capacity = int(size) // 512
-    gdes = -(-capacity // (GRAIN * GTES))
+    grain = int(grain)
+    gdes = -(-capacity // (grain * GTES))
     gd_sectors = -(-gdes * 4 // 512)
     with open(out, "wb") as f:
-        f.write(header(3, capacity, (1, 20), 21 + gd_sectors, 21))
+        f.write(header(3, capacity, (1, 20), 21 + gd_sectors, 21,
+                       grain=grain))
         f.write(descriptor("monolithicSparse", capacity, out))
         f.truncate(-(-(21 + 2 * gd_sectors) // GRAIN) * GRAIN * 512)
 
