@@ -4,7 +4,9 @@
 # native.sh [--long] [--seed N] [--seeds N] [--format NAME]...: power cuts without a kernel.  A
 # load goes to an image by libcow, in both ways to its data; the order of the
 # writes and syncs of its file is recorded; and every point of that order is
-# a power cut, after which the image is checked.
+# a power cut, after which the image is checked.  NAME is a format, or
+# FORMAT:OPTION=VALUE,...; FORMAT+snapshot is an image that shares all its data
+# with a snapshot, instead of one over a base.
 set -euo pipefail
 
 src=$(dirname "$(readlink -f "$0")")
@@ -31,7 +33,8 @@ BUILD=$here/../..
 . "$src/../built.sh"
 cowimg=${COWIMG:-$(built tools/cowimg)}
 # Every format that is written to and has metadata.
-[ ${#formats[@]} -gt 0 ] || formats=(dscow qcow qcow2 vhd vmdk)
+[ ${#formats[@]} -gt 0 ] || formats=(dscow qcow qcow2 vhd vmdk
+	qcow2:extended_l2=on qcow2:compat=0.10 qcow2:refcount_bits=1 qcow2+snapshot)
 cd "$dir"
 
 # The base as the format wants it: of its own kind where it takes no raw one.
@@ -44,14 +47,28 @@ make_base()
 	esac
 }
 
-# one FORMAT SEED BLOCK_SIZE MEGABYTES [--kernel]
+# make_image NAME BLOCK_SIZE SIZE
+make_image()
+{
+	local format=${1%%[:+]*} options=() base_format
+	case $1 in *:*) options=(-o "${1#*:}") ;; esac
+	make_base "$format" "$3"
+	case $1 in
+	*+snapshot)
+		"$cowimg" convert -f raw -O "$format" -s "$2" base image
+		qemu-img snapshot -c kept image
+		;;
+	*) "$cowimg" create -f "$format" -s "$2" "${options[@]}" -b base -F "$base_format" image ;;
+	esac
+}
+
+# one NAME SEED BLOCK_SIZE MEGABYTES [--kernel]
 one()
 {
-	local format=$1 seed=$2 block=$3 size=$(($4 << 20)) base_format
+	local format=${1%%[:+]*} seed=$2 block=$3 size=$(($4 << 20)) name=$1
 	shift 4
 	rm -f ./*
-	make_base "$format" "$size"
-	"$cowimg" create -f "$format" -s "$block" -b base -F "$base_format" image
+	make_image "$name" "$block" "$size"
 	cp --sparse=always image image.new
 	"$here/recorder" --image "$format" --record record --log log \
 		--seed "$seed" --ops "$ops" "$@" image
@@ -66,6 +83,7 @@ status=0
 blocks_of()
 {
 	case $1 in
+	*extended_l2=on) blocks=(512 2048 8192) ;;	# of which a cluster has 32
 	qcow) blocks=(4096 16384 65536) ;;
 	vhd) blocks=(16384 65536 262144 2097152) ;;
 	*) blocks=(4096 16384 65536 262144) ;;
