@@ -89,23 +89,45 @@ static int plan(struct anew *a)
 	return ret;
 }
 
-/* At the end of a device: behind what is in use there may be what was copied. */
+/* The last n clusters of the window that are free. */
+static int find_gap(struct anew *a, uint64_t n)
+{
+	uint64_t i = a->window.count, free = 0;
+
+	while (i-- && free < n) {
+		free = a->window.refs[i] ? 0 : free + 1;
+		a->first = a->window.first + i;
+	}
+	if (free == n)
+		return 0;
+	return cow_error(a->d->img, -ENOSPC,
+		"has no room behind offset %llu for refcounts that are made anew",
+		(unsigned long long)qcow2_bytes(a->d, a->window.first));
+}
+
+/*
+ * As close to the end of a device as can be: behind what is in use there may
+ * be what was copied.  Those that are replaced stay as they are until then.
+ */
 static int plan_on_device(struct anew *a)
 {
 	struct qcow2 *d = a->d;
+	uint64_t max = a->window.count, n;
 	uint64_t top = num_min(qcow2_cluster(d, d->file_size),
-			       a->nr_entries << d->g.rb_bits), n;
+			       a->nr_entries << d->g.rb_bits);
 	int ret;
 
+	a->window.count = num_min(max, top);
+	a->window.first = top - a->window.count;
+	ret = qcow2_window_count(d, &a->window, true);
 	do {
 		n = a->nr_blocks + a->nr_table;
-		if (top < a->end + n)
-			return cow_error(d->img, -ENOSPC,
-				"has no room behind offset %llu for refcounts that are made anew",
-				(unsigned long long)qcow2_bytes(d, a->end));
-		a->first = top - n;
-		ret = plan(a);
+		if (!ret)
+			ret = find_gap(a, n);
+		if (!ret)
+			ret = plan(a);
 	} while (!ret && n != a->nr_blocks + a->nr_table);
+	a->window.count = max;
 	return ret;
 }
 
@@ -198,7 +220,7 @@ static int make_anew(struct anew *a)
 				bytes - qcow2_bytes(d, a->first));
 	d->file_size = num_max(d->file_size, bytes);
 	if (!ret)
-		ret = each_window(a, new_end(a), write_window);
+		ret = each_window(a, num_max(a->end, new_end(a)), write_window);
 	return ret ? ret : write_table(a);
 }
 

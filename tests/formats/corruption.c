@@ -920,12 +920,25 @@ static void patch(const char *path, const void *bytes, size_t len, uint64_t offs
 }
 
 /* Not closed properly by another program, and no block of refcounts left. */
-static void refcounts_are_made_anew_on_a_device(void)
+static void lose_refcounts(void)
 {
 	const uint8_t none[8] = { 0 };
 	uint8_t features;
 	be64 reftable;
 	int fd;
+
+	fd = open("image", O_RDONLY);
+	MUST(fd >= 0 && !file_pread_all(fd, &reftable, sizeof(reftable), REFTABLE_AT) &&
+	     !file_pread_all(fd, &features, 1, DIRTY_AT));
+	close(fd);
+	features |= 1;
+	patch("image", none, sizeof(none), be64_get(reftable));
+	patch("image", &features, 1, DIRTY_AT);
+}
+
+static void refcounts_are_made_anew_on_a_device(void)
+{
+	uint64_t round;
 
 	/* Version 2 has no such mark. */
 	if (strcmp(variant->format, "qcow2") || !strcmp(variant->name, "of version 2"))
@@ -934,21 +947,20 @@ static void refcounts_are_made_anew_on_a_device(void)
 	write_some();
 	MUST(!kernel_flush());
 	close_image();
-	put_on_a_device(DISK);
-	fd = open("image", O_RDONLY);
-	MUST(fd >= 0 && !file_pread_all(fd, &reftable, sizeof(reftable), REFTABLE_AT) &&
-	     !file_pread_all(fd, &features, 1, DIRTY_AT));
-	close(fd);
-	features |= 1;
-	patch("image", none, sizeof(none), be64_get(reftable));
-	patch("image", &features, 1, DIRTY_AT);
+	put_on_a_device(2 * DISK);
+	for (round = 0; round < 4; round++) {
+		lose_refcounts();
+		open_image();
+		MUST(!kernel_write((uint8_t)('n' + round), 8 * UNIT, (128 + 64 * round) * UNIT));
+		MUST(!kernel_flush());
+		close_image();
+		check_closed(true);
+	}
 	open_image();
-	MUST(!kernel_write('n', 8 * UNIT, 128 * UNIT));
-	MUST(!kernel_flush());
 	expect(chain, 'a', UNIT, 0);
-	expect(chain, 'n', 8 * UNIT, 128 * UNIT);
+	for (round = 0; round < 4; round++)
+		expect(chain, (uint8_t)('n' + round), 8 * UNIT, (128 + 64 * round) * UNIT);
 	close_image();
-	check_closed(true);
 }
 
 /* By qemu-img: zeroes, whatever became of the disk. */
