@@ -32,7 +32,6 @@ void qcow2_alloc_init(struct qcow2 *d)
 
 	a->cursor = 1;	/* 0 is the header */
 	a->old_end = num_div_up(d->file_size, d->g.cluster_size);
-	a->top = qcow2_cluster(d, d->file_size);
 	/* It has no end, and behind its data there are only tables, which are counted. */
 	if (a->device)
 		a->old_end = a->data_end;
@@ -153,7 +152,7 @@ static uint64_t fresh_end(const struct qcow2 *d)
 {
 	uint64_t end = end_of_refcounts(d);
 
-	return d->alloc.device ? num_min(end, d->alloc.top) : end;
+	return d->alloc.device ? num_min(end, qcow2_cluster(d, d->file_size)) : end;
 }
 
 static int no_space(struct qcow2 *d)

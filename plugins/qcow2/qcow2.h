@@ -113,7 +113,6 @@ struct qcow2_alloc {
 	uint64_t cursor;	/* all free ones below were handed out */
 	uint64_t old_end;	/* what others handed out from here on nothing refers to */
 	uint64_t fresh;		/* ... by others; we are here */
-	uint64_t top;		/* device: its end */
 	unsigned int looked;	/* slices, for the run that is sought */
 	uint64_t spare;		/* counted already, waits for its use; or 0 */
 };

@@ -295,7 +295,8 @@ static int last_in_use(struct qcow2 *d, const struct growth *w, uint64_t *host)
 /* As close to the end of a device as can be; -ENOSPC: there is no room. */
 static int plan_on_device(struct qcow2 *d, struct growth *w)
 {
-	uint64_t end = num_min(d->alloc.top, w->nr_entries << d->g.rb_bits);
+	uint64_t end = num_min(qcow2_cluster(d, d->file_size),
+			       w->nr_entries << d->g.rb_bits);
 	uint64_t used, n;
 	int ret;
 
