@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
-# The example daemon: a linear and a striped device, with a file system on each.
+# The example daemon: one device and two in turn, with a file system on each.
 # shellcheck source=tests/cowd/lib.sh
 . "$(dirname "$0")/lib.sh"
 
@@ -33,12 +33,12 @@ serve()
 	nothing_left "$name"
 }
 
-serve linear linear /dev/ram0
+serve linear /dev/ram0
 # It was one device from the start: the same file system lies on it.
 fsck.ext4 -fn /dev/ram0 >fsck.log 2>&1 || fail "linear is not linear"
-serve striped striped /dev/ram0 /dev/ram1
-"$placed" wrong striped /dev/ram0 2>err && fail "took a wrong command line"
+serve striped /dev/ram0 /dev/ram1
+"$placed" wrong 2>err && fail "took a wrong command line"
 [ "$(wc -l <err)" = 1 ] || fail "wrong command line: $(cat err)"
-"$placed" wrong linear /dev/no-such 2>err && fail "took a missing device"
+"$placed" wrong /dev/no-such 2>err && fail "took a missing device"
 grep -q no-such err || fail "does not name the device: $(cat err)"
 nothing_left "the end"
