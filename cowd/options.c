@@ -32,6 +32,8 @@ static const char help_text[] =
 "                             (default), or wait: it is tried again every second\n"
 "      --map-memory SIZE      most kernel memory for remembered mappings\n"
 "      --cache-size SIZE      memory for image metadata\n"
+"      --scratch-size SIZE    memory for blocks that stand nowhere as they are, such\n"
+"                             as compressed ones (default 128m)\n"
 "      --recover              serve a device again whose cowd died\n"
 "  -f, --foreground           stay in the foreground, log to stderr\n"
 "  -v, --verbose              say more\n"
@@ -45,7 +47,7 @@ static const char help_text[] =
 "there, 1 it is not (one sentence says why), 2 wrong usage.\n";
 
 enum {
-	OPT_ALLOW = 256, OPT_ALLOW_WRITE, OPT_POLICY, OPT_MAP_MEMORY, OPT_CACHE, OPT_RECOVER,
+	OPT_ALLOW = 256, OPT_ALLOW_WRITE, OPT_POLICY, OPT_MAP_MEMORY, OPT_CACHE, OPT_SCRATCH, OPT_RECOVER,
 	OPT_PLUGIN_DIR, OPT_RUN_DIR, OPT_USER,
 	OPT_NO_SPACE,
 };
@@ -60,6 +62,7 @@ static const struct option long_options[] = {
 	{ "no-space",		required_argument,	NULL, OPT_NO_SPACE },
 	{ "map-memory",		required_argument,	NULL, OPT_MAP_MEMORY },
 	{ "cache-size",		required_argument,	NULL, OPT_CACHE },
+	{ "scratch-size",	required_argument,	NULL, OPT_SCRATCH },
 	{ "recover",		no_argument,		NULL, OPT_RECOVER },
 	{ "foreground",		no_argument,		NULL, 'f' },
 	{ "verbose",		no_argument,		NULL, 'v' },
@@ -165,6 +168,8 @@ static int parse_option(struct cowd_options *o, int c)
 		return parse_map_memory(o, optarg);
 	case OPT_CACHE:
 		return parse_size("--cache-size", optarg, 1 << 20, &o->cache_bytes);
+	case OPT_SCRATCH:
+		return parse_size("--scratch-size", optarg, 1 << 20, &o->scratch_bytes);
 	case OPT_RECOVER:
 		o->recover = true;
 		return 0;

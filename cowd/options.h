@@ -34,7 +34,8 @@ struct cowd_options {
 	bool no_space_wait, no_space_given;
 	uint64_t map_memory_kib;	/* 0: the target's default */
 	bool map_memory_given;
-	uint64_t cache_bytes;		/* 0: libcow's default */
+	uint64_t cache_bytes;		/* 0: libcow's default, as the next */
+	uint64_t scratch_bytes;
 	bool foreground, read_only, recover;
 	bool verbose;
 };

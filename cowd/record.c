@@ -127,6 +127,7 @@ static struct json_object *to_json(const struct cowd_options *o, pid_t worker)
 			       json_object_new_boolean(o->policy_held));
 	add_number(object, "map_memory_kib", o->map_memory_kib);
 	add_number(object, "cache_bytes", o->cache_bytes);
+	add_number(object, "scratch_bytes", o->scratch_bytes);
 	json_object_object_add(object, "no_space_wait",
 			       json_object_new_boolean(o->no_space_wait));
 	json_object_object_add(object, "read_only",
@@ -227,6 +228,7 @@ static int from_json(struct json_object *object, struct cowd_options *o)
 	if (!o->map_memory_given)
 		o->map_memory_kib = get_number(object, "map_memory_kib");
 	o->cache_bytes = get_number(object, "cache_bytes");
+	o->scratch_bytes = get_number(object, "scratch_bytes");
 	if (!o->no_space_given)
 		o->no_space_wait = get_number(object, "no_space_wait");
 	o->read_only = get_number(object, "read_only");

@@ -128,6 +128,7 @@ static struct json_object *worker_json(const struct cowd_worker_stats *stats)
 	add_number(o, "table_reads", stats->table_reads);
 	add_number(o, "table_writes", stats->table_writes);
 	add_number(o, "materialised", stats->materialised);
+	add_number(o, "scratch_emptied", stats->serve.emptied);
 	return o;
 }
 

@@ -23,6 +23,9 @@
  *	overlaps it, as libcow does not know yet where these blocks live; and none at
  *	all while one of the replay's is under way, as libcow does not know either
  *	which places are taken.
+ *  S7  The scratch file, when it is full, is emptied as if it were a discard of its
+ *	blocks: from the INVALIDATE on no mapping is given out that overlaps them, and
+ *	it is emptied after INVALIDATED, when nobody can read from it any more.
  */
 #include <endian.h>
 #include <errno.h>
@@ -48,6 +51,7 @@
 #define ROOM_MAX_MS	640	/* the same, when there was none again and again */
 #define ROOM_LAST_MS	30000	/* without any, until questions fail */
 #define COMMIT_MS	5000	/* between commits that nobody asked for */
+#define EV_SCRATCH	0	/* no event of the kernel's: S7 */
 #define COMMIT_MAX_MS	40000	/* the same when there was nothing to commit */
 
 enum slot_step {
@@ -91,9 +95,10 @@ struct cowd_serve {
 	uint64_t nr_blocks;
 	uint32_t block_size;	/* bytes */
 	unsigned int nr_free, nr_waiting;
-	unsigned int nr_changes;	/* slots of S3 and S6 */
+	unsigned int nr_changes;	/* slots of S3, S6 and S7 */
 	unsigned int nr_replayed;	/* of them, those of the replay */
 	bool replay_ended;
+	bool emptying;		/* S7 */
 	bool metadata_owed;	/* the kernel did not hear of an answer that changed metadata */
 	bool stopped;
 	bool replies_queued, refused_any, retry_deferred, again_any;
@@ -139,11 +144,12 @@ static struct dmu_extent event_extent(const struct dmu_event *event)
 	return (struct dmu_extent){ event->block, event->count };
 }
 
-/* S3, S6: it changes where blocks live, and libcow is not done with it. */
+/* S3, S6, S7: it changes where blocks live, and libcow is not done with it. */
 static bool is_change(const struct slot *slot)
 {
 	return slot->step != SLOT_FREE && slot->step != SLOT_COMMITTING &&
-	       (slot->event.type == DMU_EV_COPIED ||
+	       (slot->event.type == EV_SCRATCH ||
+		slot->event.type == DMU_EV_COPIED ||
 		slot->event.type == DMU_EV_DISCARD ||
 		slot->event.type == DMU_EV_WRITE_ZEROES);
 }
@@ -723,11 +729,52 @@ static void discard_refused(struct slot *slot, int status)
 	discard_answer(slot, status);
 }
 
+/* ---- the scratch file --------------------------------------------------- */
+
+static void scratch_done(struct slot *slot)
+{
+	struct cowd_serve *s = slot->serve;
+
+	s->emptying = false;
+	s->nr_waiting--;
+	end_change(s);
+	slot_free(slot);
+}
+
+/* What fails is said, and tried again as more is made. */
+static void scratch_submit(struct slot *slot)
+{
+	struct cowd_serve *s = slot->serve;
+
+	if (!cow_scratch_empty(s->chain, slot->event.block, slot->event.count))
+		s->stats.emptied++;
+	scratch_done(slot);
+}
+
+/* An INVALIDATE that is refused, for want of memory, is tried again at the next event. */
+static void empty_scratch(struct cowd_serve *s)
+{
+	struct dmu_event event = { .type = EV_SCRATCH };
+	struct dmu_extent ext;
+
+	if (s->emptying || !s->replay_ended || s->nr_waiting >= MAX_WAITING ||
+	    !s->nr_free || !cow_scratch_full(s->chain, &ext.block, &ext.count))
+		return;
+	event.block = ext.block;
+	event.count = ext.count;
+	s->emptying = true;
+	begin_change(s, ext);
+	invalidate(slot_take(s, &event), ext, 0);
+}
+
 /* ---- one slot ----------------------------------------------------------- */
 
 static void slot_submit(struct slot *slot)
 {
 	switch (slot->event.type) {
+	case EV_SCRATCH:
+		scratch_submit(slot);
+		break;
 	case DMU_EV_MAP:
 		map_submit(slot);
 		break;
@@ -1104,6 +1151,8 @@ static void slot_refused(struct slot *slot)
 			s->nr_waiting--;
 			s->retry_deferred = true;
 			map_fail(slot, -ENOMEM);
+		} else if (slot->event.type == EV_SCRATCH) {
+			scratch_done(slot);
 		} else {
 			discard_refused(slot, -ENOMEM);
 		}
@@ -1228,6 +1277,7 @@ int cowd_serve_work(struct cowd_serve *s)
 	look_for_room(s);
 	cow_dispatch(s->chain);
 	tell_lost(s);
+	empty_scratch(s);
 	err = flush_replies(s);
 	if (err)
 		return err;

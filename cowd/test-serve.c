@@ -160,6 +160,8 @@ static struct {
 	struct cow_request *requests[MAX_REQUESTS];	/* not done yet */
 	unsigned int nr_requests, nr_maps;
 	unsigned int nr_discards;
+	struct dmu_extent scratch;	/* that is full */
+	unsigned int nr_emptied;
 } cow;
 
 static uint8_t bits[NR_BLOCKS / 8 + 1];
@@ -239,6 +241,24 @@ bool cow_commits_held(const struct cow_chain *chain)
 {
 	(void)chain;
 	return cow.held;
+}
+
+bool cow_scratch_full(struct cow_chain *chain, uint64_t *first, uint64_t *count)
+{
+	(void)chain;
+	*first = cow.scratch.block;
+	*count = cow.scratch.count;
+	return *count;
+}
+
+int cow_scratch_empty(struct cow_chain *chain, uint64_t first, uint64_t count)
+{
+	(void)chain;
+	assert_int_equal(first, cow.scratch.block);
+	assert_int_equal(count, cow.scratch.count);
+	cow.scratch.count = 0;
+	cow.nr_emptied++;
+	return 0;
 }
 
 void cow_chain_info(const struct cow_chain *chain, struct cow_chain_info *info)
@@ -890,6 +910,91 @@ static void discard_fails_when_data_was_lost(void **state)
 	assert_int_equal(reply.error, EIO);
 }
 
+/* S7 */
+static void full_scratch(struct cowd_serve *serve)
+{
+	event(DMU_EV_REPLAY_END, 0, 0, 0, 0);
+	work(serve);
+	cow.scratch = (struct dmu_extent){ 100, 50 };
+}
+
+static void scratch_is_emptied_after_invalidated(void **state)
+{
+	struct dmu_reply reply;
+
+	full_scratch(*state);
+	work(*state);
+	assert_int_equal(kernel.nr_replies, 1);
+	reply = kernel.replies[0];
+	assert_int_equal(reply.type, DMU_RE_INVALIDATE);
+	assert_int_equal(reply.flags, 0);
+	assert_int_equal(reply.block, 100);
+	assert_int_equal(reply.count, 50);
+	event(DMU_EV_MAP, 0, 4, 120, 1);
+	event(DMU_EV_MAP, 0, 5, 10, 1);
+	work(*state);
+	work(*state);
+	assert_int_equal(cow.nr_emptied, 0);
+	assert_int_equal(replied(DMU_RE_INVALIDATE, kernel.replies[0].id, NULL), 1);
+	assert_int_equal(replied(DMU_RE_MAP, 4, NULL), 0);
+	assert_int_equal(replied(DMU_RE_MAP, 5, &reply), 1);
+	assert_int_equal(reply.block + reply.count, 100);
+
+	event(DMU_EV_INVALIDATED, 0, kernel.replies[0].id, 100, 50);
+	work_out(*state);
+	assert_int_equal(cow.nr_emptied, 1);
+	assert_int_equal(replied(DMU_RE_MAP, 4, NULL), 1);
+}
+
+/* It says where a block stands that is about to be thrown away. */
+static void answer_on_its_way_gives_in_to_the_scratch_file(void **state)
+{
+	unsigned int maps;
+
+	full_scratch(*state);
+	cow.scratch.count = 0;
+	question_on_its_way(*state);
+	cow.scratch = (struct dmu_extent){ 0, NR_BLOCKS };
+	work(*state);
+	maps = cow.nr_maps;
+	may_complete = true;
+	work(*state);
+	work(*state);
+	assert_int_equal(replied(DMU_RE_MAP, 4, NULL), 0);
+	event(DMU_EV_INVALIDATED, 0, kernel.replies[0].id, 0, NR_BLOCKS);
+	work_out(*state);
+	assert_int_equal(replied(DMU_RE_MAP, 4, NULL), 1);
+	assert_int_equal(cow.nr_maps, maps + 1);
+}
+
+static void refused_scratch_is_tried_again(void **state)
+{
+	full_scratch(*state);
+	kernel.bad_type = DMU_RE_INVALIDATE;
+	kernel.error = ENOMEM;
+	kernel.times = 1;
+	work(*state);
+	assert_int_equal(cow.nr_emptied, 0);
+	event(DMU_EV_MAP, 0, 4, 120, 1);
+	work(*state);
+	event(DMU_EV_INVALIDATED, 0, kernel.replies[kernel.nr_replies - 1].id, 100, 50);
+	work_out(*state);
+	assert_int_equal(cow.nr_emptied, 1);
+	assert_int_equal(replied(DMU_RE_MAP, 4, NULL), 1);
+}
+
+/* What was copied before is not known yet. */
+static void scratch_waits_for_the_replay(void **state)
+{
+	cow.scratch = (struct dmu_extent){ 100, 50 };
+	work(*state);
+	assert_int_equal(kernel.nr_replies, 0);
+	event(DMU_EV_REPLAY_END, 0, 0, 0, 0);
+	work(*state);
+	work(*state);
+	assert_int_equal(kernel.replies[0].type, DMU_RE_INVALIDATE);
+}
+
 /* S4: whatever waits for INVALIDATED, there is room to read it. */
 static void many_discards_do_not_stop_the_reading(void **state)
 {
@@ -967,6 +1072,10 @@ int main(void)
 		SERVE_TEST(failed_sync_is_told),
 		SERVE_TEST(lost_data_is_not_committed),
 		SERVE_TEST(discard_comes_after_invalidated),
+		SERVE_TEST(scratch_is_emptied_after_invalidated),
+		SERVE_TEST(answer_on_its_way_gives_in_to_the_scratch_file),
+		SERVE_TEST(refused_scratch_is_tried_again),
+		SERVE_TEST(scratch_waits_for_the_replay),
 		SERVE_TEST(answer_on_its_way_gives_in_to_a_discard),
 		SERVE_TEST(discard_waits_for_what_was_copied),
 		SERVE_TEST(discard_is_answered_after_a_commit),

@@ -181,6 +181,7 @@ static int open_chain(const struct cowd_options *o, int scratch)
 		/* The parent says what may be opened. */
 		.allowed_dirs = NULL,
 		.cache_bytes = o->cache_bytes,
+		.scratch_bytes = o->scratch_bytes,
 		.open_file = open_file,
 		.file_resized = file_resized,
 		.scratch_fd = scratch,

@@ -214,7 +214,7 @@ static int init_chain(struct cow_chain *c, const struct cow_open_params *p)
 	if (!ret)
 		ret = init_bits(c);
 	if (!ret)
-		ret = cow_scratch_init(c, p->scratch_fd);
+		ret = cow_scratch_init(c, p->scratch_fd, p->scratch_bytes);
 	if (!ret) {
 		c->commit.syncs = calloc(c->nr_files,
 					 sizeof(*c->commit.syncs));

@@ -320,10 +320,13 @@ struct cow_scratch {
 	struct cow_mapping read_mapping;
 	uint64_t read_skip;		/* bytes of the image's block to skip */
 	size_t read_len;		/* bytes of the image's block */
+	uint64_t limit;			/* bytes, of cow_scratch_full() */
+	uint64_t used;			/* bytes at most, made twice counts twice */
+	uint64_t used_end;		/* bytes of the disk: nothing is behind it */
 	uint64_t made;			/* statistics */
 };
 
-int cow_scratch_init(struct cow_chain *chain, int fd);
+int cow_scratch_init(struct cow_chain *chain, int fd, uint64_t limit);
 void cow_scratch_free(struct cow_chain *chain);
 /* Make block first of req stand in the scratch file: 0, -EAGAIN, error. */
 int cow_scratch_make(struct cow_chain *chain, struct cow_request *req);

@@ -116,6 +116,15 @@ static void map_done(struct cow_request *req, int status)
 		cut_at_bits(req, r);
 }
 
+/* Between two runs no answer is in use. */
+static int tidy_scratch(struct cow_chain *chain)
+{
+	uint64_t first, count;
+
+	return cow_scratch_full(chain, &first, &count) ?
+		cow_scratch_empty(chain, first, count) : 0;
+}
+
 static int map_run(struct cow_chain *chain, uint64_t first, uint64_t count,
 		   uint32_t flags, struct run *run)
 {
@@ -130,8 +139,9 @@ static int map_run(struct cow_chain *chain, uint64_t first, uint64_t count,
 		.done = map_done,
 		.user = &mc,
 	};
+	int ret = tidy_scratch(chain);
 
-	return cow_call(chain, &req);
+	return ret ? ret : cow_call(chain, &req);
 }
 
 static int copied(struct cow_chain *chain, const struct run *r,

@@ -7,6 +7,7 @@
  * disk, and needs no allocation.  The images that it is made of do not
  * change, so making it again does no harm: what the file holds needs not to
  * be known.  One block is made at a time; the helper thread does the I/O.
+ * Now and then all of it is thrown away, so that it takes bounded memory.
  */
 #include "internal.h"
 
@@ -17,7 +18,10 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
+
+#define PAGE_BYTES	4096
 
 /* --- Start and end -------------------------------------------------------- */
 
@@ -94,12 +98,13 @@ static int open_file(struct cow_chain *c, int scratch_fd)
 	return ret;
 }
 
-int cow_scratch_init(struct cow_chain *c, int fd)
+int cow_scratch_init(struct cow_chain *c, int fd, uint64_t limit)
 {
 	int ret;
 
 	if (!chain_needs(c))
 		return 0;
+	c->scratch.limit = limit ? limit : COW_SCRATCH_DEFAULT;
 	ret = alloc_buffers(c);
 	return ret ? ret : open_file(c, fd);
 }
@@ -224,6 +229,13 @@ static void take(struct cow_chain *c, struct cow_request *req)
 	s->end = num_min(s->pos + c->block_size, c->size);
 }
 
+/* What is smaller than a page takes one. */
+static void count_block(struct cow_scratch *s, uint64_t start)
+{
+	s->used += num_max(s->end - start, PAGE_BYTES);
+	s->used_end = num_max(s->used_end, s->end);
+}
+
 int cow_scratch_make(struct cow_chain *c, struct cow_request *req)
 {
 	struct cow_scratch *s = &c->scratch;
@@ -244,6 +256,7 @@ int cow_scratch_make(struct cow_chain *c, struct cow_request *req)
 		return report(c, req);
 	if (s->written) {
 		s->made++;
+		count_block(s, start);
 		return 0;
 	}
 	ret = gather(c, req);
@@ -269,4 +282,51 @@ void cow_scratch_release(struct cow_chain *c, struct cow_request *req)
 			return;
 		}
 	}
+}
+
+/* --- Empty ---------------------------------------------------------------- */
+
+/* Blocks made twice count once from here on. */
+static int count_again(struct cow_scratch *s)
+{
+	struct stat st;
+
+	if (fstat(s->file->fd, &st) < 0)
+		return -errno;
+	s->used = (uint64_t)st.st_blocks * COW_SECTOR_SIZE;
+	return 0;
+}
+
+bool cow_scratch_full(struct cow_chain *c, uint64_t *first, uint64_t *count)
+{
+	struct cow_scratch *s = &c->scratch;
+	off_t start;
+
+	if (!s->file || s->used < s->limit)
+		return false;
+	if (count_again(s) || s->used < s->limit)
+		return false;
+	start = lseek(s->file->fd, 0, SEEK_DATA);
+	if (start < 0)
+		return false;
+	*first = (uint64_t)start / c->block_size;
+	*count = num_div_up(s->used_end, c->block_size) - *first;
+	return true;
+}
+
+int cow_scratch_empty(struct cow_chain *c, uint64_t first, uint64_t count)
+{
+	struct cow_scratch *s = &c->scratch;
+	uint64_t start = first * c->block_size;
+	uint64_t end = num_min(start + count * c->block_size, c->size);
+	int ret = 0;
+
+	if (fallocate(s->file->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+		      (off_t)start, (off_t)(end - start)) < 0)
+		ret = -errno;
+	if (!ret)
+		ret = count_again(s);
+	return ret ? cow_log_error(&c->log, ret,
+		"the scratch file cannot be emptied at offset %llu: %s",
+		(unsigned long long)start, strerror(-ret)) : 0;
 }

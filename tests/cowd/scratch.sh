@@ -47,3 +47,35 @@ kill $watch
 wait $watch || fail "other data was read"
 cowctl stop mydev || fail "stop"
 nothing_left "after all"
+
+# What it holds is bounded, and what is thrown away is made again: under reads
+# and writes of all of the disk, a kill in the middle included.
+mib=16
+scratch_kib() { awk '/^Shmem:/ { print $2 }' /proc/meminfo; }
+emptied() { cowctl status --json mydev | jq '.. | .scratch_emptied? // empty'; }
+
+"$load" fill plain $mib
+qemu-img convert -c -O qcow2 plain image || die "qemu-img"
+before=$(scratch_kib)
+cowd -p qcow2 --scratch-size 1m mydev image || die "cowd --scratch-size"
+"$load" verify /dev/mapper/mydev - $mib || fail "a full scratch file: it does not read as it should"
+taken=$(($(scratch_kib) - before))
+echo "$mib MiB read, emptied $(emptied) times, $taken KiB of shared memory"
+[ "$(emptied)" -ge 4 ] || fail "emptied $(emptied) times for $mib MiB"
+[ $taken -lt 4096 ] || fail "$taken KiB of shared memory"
+"$load" run /dev/mapper/mydev state $mib $seed &
+running=$!
+sleep 4
+kill_cowd both
+sleep 1
+timeout 60 cowd --recover mydev || die "--recover"
+sleep 4
+again=$(emptied)
+kill $running
+wait $running || fail "the load saw wrong data or an error"
+"$load" verify /dev/mapper/mydev state || fail "written with a full scratch file: wrong data"
+cowctl stop mydev || fail "stop"
+qemu-img check -q image || fail "qemu-img check"
+echo "emptied $again times in 4 s of load"
+[ "$again" -ge 1 ] || fail "the load did not fill the scratch file"
+nothing_left "bounded"

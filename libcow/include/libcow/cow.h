@@ -32,6 +32,7 @@
 /* Images in a chain: a request holds a table or two of each (COW_REQUEST_PINS). */
 #define COW_CHAIN_MAX		64u
 #define COW_CACHE_DEFAULT	(16u << 20)
+#define COW_SCRATCH_DEFAULT	(128u << 20)
 #define COW_NO_FILE		UINT32_MAX
 /* Most tables that a request holds, of all images together. */
 #define COW_REQUEST_PINS	160u
@@ -118,6 +119,7 @@ struct cow_open_params {
 	 * descriptor.  -1: a memfd.  Note that 0 is a descriptor.
 	 */
 	int scratch_fd;
+	uint64_t scratch_bytes;		/* see cow_scratch_full(); 0: COW_SCRATCH_DEFAULT */
 	/*
 	 * Data goes to the files by direct I/O, as the kernel's does, and so
 	 * metadata must too, by sectors where need be.  Else what is no whole
@@ -290,6 +292,15 @@ bool cow_chain_dirty(const struct cow_chain *chain);
  */
 void cow_hold_commits(struct cow_chain *chain);
 bool cow_commits_held(const struct cow_chain *chain);
+
+/*
+ * The scratch file is memory.  Do the blocks in it take scratch_bytes or more?  Then
+ * all of them lie in [*first, *first + *count), and the caller sees to it that none there
+ * is used, nor any answer about them given out that came before, and empties that part.
+ */
+bool cow_scratch_full(struct cow_chain *chain, uint64_t *first, uint64_t *count);
+/* -errno (reported): the blocks are still there. */
+int cow_scratch_empty(struct cow_chain *chain, uint64_t first, uint64_t count);
 
 struct cow_stats {
 	uint64_t cache_bytes;	/* memory of the cache */
