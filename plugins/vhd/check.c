@@ -24,6 +24,7 @@ struct checking {
 	bool repair;
 	uint64_t file_bytes;
 	uint64_t end;		/* of the last block, or of the metadata */
+	bool foreign;		/* without blocks, others' metadata may lie behind it */
 };
 
 static int set_entry(struct checking *c, uint32_t block, uint32_t sector)
@@ -84,6 +85,8 @@ static int check_end(struct checking *c)
 	if (ret)
 		return ret;
 	whole = at >= c->end && !memcmp(&last, &c->v->footer, sizeof(last));
+	if (c->foreign)
+		c->end = whole ? at : num_round_up(c->file_bytes, VHD_SECTOR);
 	lost = whole ? at - c->end : c->file_bytes > c->end ?
 					c->file_bytes - c->end : 0;
 	if (whole && lost <= VHD_PLACE_ALIGN)
@@ -261,6 +264,7 @@ static int check_places(struct checking *c)
 	if (ret)
 		return ret;
 	c->end = metadata_end(c->v);
+	c->foreign = !count && !ours(c->v);
 	ret = check_gaps(c, blocks, count);
 	free(blocks);
 	c->end = num_round_up(num_max(c->end, metadata_end(c->v)), VHD_SECTOR);

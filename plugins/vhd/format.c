@@ -51,24 +51,15 @@ bool vhd_footer_valid(const struct vhd_footer_disk *d)
 /* --- Sizes ---------------------------------------------------------------- */
 
 /*
- * Virtual PC takes the geometry for the size of a disk, Hyper-V and those
- * after it current_size.  The creator tells which was meant; the largest
- * geometry always means that it cannot tell the size.  qemu's rule.
+ * Virtual PC takes the geometry for the size of a disk, and so did qemu when it
+ * called itself so; all others, VirtualBox and Azure too, take current_size, as
+ * the specification says.  The largest geometry always means that it cannot tell
+ * the size.  The rule of qemu since 10.0 (block/vpc.c); before, it took the geometry
+ * of whomever it did not know.
  */
 static bool creator_means_chs(const char *creator)
 {
-	static const char others[][4] = {
-		{ 'w', 'i', 'n', ' ' }, { 'q', 'e', 'm', '2' },
-		{ 'd', '2', 'v', ' ' }, { 'C', 'T', 'X', 'S' },
-		{ 't', 'a', 'p', 0 },
-	};
-	size_t i;
-
-	for (i = 0; i < ARRAY_SIZE(others); i++) {
-		if (!memcmp(creator, others[i], sizeof(others[i])))
-			return false;
-	}
-	return true;
+	return !memcmp(creator, "vpc ", 4) || !memcmp(creator, "qemu", 4);
 }
 
 uint64_t vhd_disk_size(const struct vhd_footer *f)
