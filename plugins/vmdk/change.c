@@ -118,70 +118,6 @@ static int get_all_entries(struct vmdk *v, const struct part *p, uint64_t gd,
 	return ret ? ret : result;
 }
 
-/* --- New tables ----------------------------------------------------------- */
-
-/*
- * Room for both copies of a table.  It comes out of a unit that holds tables
- * only; what is left of it is used next, or lost when the image is closed.
- */
-static int get_room(struct vmdk *v, struct vmdk_extent *e, uint32_t copies)
-{
-	uint64_t unit, got;
-	int ret;
-
-	if (e->gt_end - e->gt_next >= copies * VMDK_GT_BYTES)
-		return 0;
-	/* Before, any free unit may be a place that the kernel is about to tell of. */
-	ret = e->gave ? vmdk_allocate(v, e, 1, &unit, &got) :
-			vmdk_allocate_apart(v, e, &unit);
-	if (ret)
-		return ret;
-	space_use(&e->space, unit);
-	e->gt_next = unit * e->space.unit;
-	e->gt_end = e->gt_next + e->space.unit;
-	return 0;
-}
-
-/* The window of a table that was never written: the first table makes it. */
-static int new_table(struct vmdk *v, struct vmdk_extent *e, uint64_t offset)
-{
-	struct cow_table *t;
-	uint32_t skip, room;
-
-	if (offset % v->window)
-		return vmdk_window(v, e, e->file, offset, true, &t, &skip,
-				   &room);
-	return cow_table_new(v->img, e->file, offset, v->window, 1, &t);
-}
-
-/* The directory has no table: make one, empty, in both copies. */
-static int add_table(struct vmdk *v, const struct part *p)
-{
-	struct vmdk_extent *e = p->e;
-	uint32_t copies = vmdk_has_rgd(e) ? 2 : 1;
-	struct both b;
-	int ret;
-
-	ret = get_directory(v, p, true, &b);
-	if (!ret)
-		ret = get_room(v, e, copies);
-	if (!ret)
-		ret = new_table(v, e, e->gt_next);
-	if (!ret && copies == 2)
-		ret = new_table(v, e, e->gt_next + VMDK_GT_BYTES);
-	if (ret)
-		return ret;
-	b.gd.at[0] = le32_put((uint32_t)(e->gt_next / VMDK_SECTOR));
-	vmdk_entries_dirty(&b.gd, 1);
-	e->gt_next += VMDK_GT_BYTES;
-	if (copies == 1)
-		return 0;
-	b.rgd.at[0] = le32_put((uint32_t)(e->gt_next / VMDK_SECTOR));
-	vmdk_entries_dirty(&b.rgd, 1);
-	e->gt_next += VMDK_GT_BYTES;
-	return 0;
-}
-
 /* --- Space for tables ------------------------------------------------------ */
 
 static int no_space(struct vmdk *v, uint64_t offset)
@@ -223,6 +159,77 @@ static int reserve_entries(struct vmdk *v, const struct part *p)
 	return ret;
 }
 
+/* --- New tables ----------------------------------------------------------- */
+
+/*
+ * Room for both copies of a table.  It comes out of a unit that holds tables
+ * only; what is left of it is used next, or lost when the image is closed.
+ */
+static int get_room(struct vmdk *v, struct vmdk_extent *e, uint32_t copies)
+{
+	uint64_t unit, got;
+	int ret;
+
+	if (e->gt_end - e->gt_next >= copies * VMDK_GT_BYTES)
+		return 0;
+	/* Before, any free unit may be a place that the kernel is about to tell of. */
+	ret = e->gave ? vmdk_allocate(v, e, 1, &unit, &got) :
+			vmdk_allocate_apart(v, e, &unit);
+	if (ret)
+		return ret;
+	space_use(&e->space, unit);
+	e->gt_next = unit * e->space.unit;
+	e->gt_end = e->gt_next + e->space.unit;
+	return 0;
+}
+
+/* The window of a table that was never written: the first table makes it. */
+static int new_table(struct vmdk *v, struct vmdk_extent *e, uint64_t offset)
+{
+	struct cow_table *t;
+	uint32_t skip, room;
+
+	if (offset % v->window)
+		return vmdk_window(v, e, e->file, offset, true, &t, &skip,
+				   &room);
+	return cow_table_new(v->img, e->file, offset, v->window, 1, &t);
+}
+
+/*
+ * The directory has no table: make one, empty, in both copies.  What is dirty must
+ * have its space, or no commit succeeds any more: it is reserved first.
+ */
+static int add_table(struct vmdk *v, const struct part *p)
+{
+	struct vmdk_extent *e = p->e;
+	uint32_t copies = vmdk_has_rgd(e) ? 2 : 1;
+	struct both b;
+	int ret;
+
+	ret = get_directory(v, p, true, &b);
+	if (!ret)
+		ret = get_room(v, e, copies);
+	if (!ret)
+		ret = reserve_entries(v, p);
+	if (!ret)
+		ret = reserve(v, e, e->gt_next, (uint64_t)copies * VMDK_GT_BYTES);
+	if (!ret)
+		ret = new_table(v, e, e->gt_next);
+	if (!ret && copies == 2)
+		ret = new_table(v, e, e->gt_next + VMDK_GT_BYTES);
+	if (ret)
+		return ret;
+	b.gd.at[0] = le32_put((uint32_t)(e->gt_next / VMDK_SECTOR));
+	vmdk_entries_dirty(&b.gd, 1);
+	e->gt_next += VMDK_GT_BYTES;
+	if (copies == 1)
+		return 0;
+	b.rgd.at[0] = le32_put((uint32_t)(e->gt_next / VMDK_SECTOR));
+	vmdk_entries_dirty(&b.rgd, 1);
+	e->gt_next += VMDK_GT_BYTES;
+	return 0;
+}
+
 int vmdk_have_table(struct vmdk *v, struct vmdk_extent *e, uint64_t block)
 {
 	struct part p = part_at(v, block, block + 1);
@@ -233,9 +240,7 @@ int vmdk_have_table(struct vmdk *v, struct vmdk_extent *e, uint64_t block)
 		return 0;
 	ret = get_places(v, &p, &gd, &rgd);
 	if (!ret && !gd) {
-		ret = reserve_entries(v, &p);
-		if (!ret)
-			ret = add_table(v, &p);
+		ret = add_table(v, &p);
 		if (!ret)
 			ret = get_places(v, &p, &gd, &rgd);
 	}
@@ -454,14 +459,10 @@ static int empty_part(struct vmdk *v, const struct part *p)
 	uint64_t block = p->e->first + p->table * VMDK_GTES + p->index;
 	uint32_t gte = v->d.parent ? VMDK_GTE_ZERO : 0;
 	uint64_t gd, rgd;
-	int ret;
+	int ret = gte ? vmdk_have_table(v, p->e, block) : 0;
 
-	ret = get_places(v, p, &gd, &rgd);
-	if (!ret && !gd && gte) {
-		ret = add_table(v, p);
-		if (!ret)
-			ret = get_places(v, p, &gd, &rgd);
-	}
+	if (!ret)
+		ret = get_places(v, p, &gd, &rgd);
 	if (!ret && gd)
 		ret = get_all_entries(v, p, gd, rgd);
 	if (!ret && gd)

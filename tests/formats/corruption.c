@@ -1458,6 +1458,55 @@ static void commit_without_space(bool first)
 	close_image();
 }
 
+static int refused_write(uint64_t offset, uint64_t len)
+{
+	return kernel_write('g', len, offset);
+}
+
+static int refused_zeroes(uint64_t offset, uint64_t len)
+{
+	return info.can_write_zeroes ? cow_pwrite_zeroes(chain, offset, len) : 0;
+}
+
+static int refused_discard(uint64_t offset, uint64_t len)
+{
+	return info.can_discard ? cow_pdiscard(chain, offset, len) : 0;
+}
+
+static void refused(int (*change)(uint64_t offset, uint64_t len), const char *what)
+{
+	uint64_t i;
+	int ret;
+
+	new_image();
+	write_some();
+	MUST(!kernel_flush());
+	disk_full_from(0);
+	for (i = 64; i < UNITS; i += 48) {
+		MUST(!kernel_write('t', 64 * UNIT, 0));
+		ret = change(i * UNIT, 8 * UNIT);
+		MUST(!ret || ret == -ENOSPC);
+		ret = kernel_flush();
+		if (ret)
+			fail("%s at unit %llu: the flush after it fails: %s", what,
+			     (unsigned long long)i, strerror(-ret));
+	}
+	close_image();
+	disk_release();
+	check_closed(true);
+	open_image();
+	expect(chain, 't', 64 * UNIT, 0);
+	close_image();
+}
+
+/* Whatever is refused for want of space, or taken then, what was there is flushed. */
+static void a_refused_change_leaves_the_flush_alone(void)
+{
+	refused(refused_write, "a write");
+	refused(refused_zeroes, "write-zeroes");
+	refused(refused_discard, "a discard");
+}
+
 static void a_commit_has_its_space_before(void)
 {
 	commit_without_space(true);
@@ -1492,6 +1541,7 @@ static const struct test {
 	T(space_runs_out_at_each_step),
 	T(space_that_is_not_reserved_runs_out_at_each_step),
 	T(a_commit_has_its_space_before),
+	T(a_refused_change_leaves_the_flush_alone),
 };
 
 static void say_nothing(void *ctx, enum cow_log_level level, const char *text)
