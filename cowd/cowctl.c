@@ -78,9 +78,11 @@ int say(int status, const char *format, ...)
 
 /* ---- talking to one cowd ------------------------------------------------ */
 
-static int connect_to(const char *name)
+/* -ETIMEDOUT: too many wait already for one that takes nobody. */
+static int connect_to(const char *name, int seconds)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	struct timeval limit = { .tv_sec = seconds };
 	int fd, err;
 
 	if ((size_t)snprintf(address.sun_path, sizeof(address.sun_path),
@@ -90,9 +92,11 @@ static int connect_to(const char *name)
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -errno;
-	if (!connect(fd, (struct sockaddr *)&address, sizeof(address)))
+	/* For connect() as well, which waits while the listener's queue is full. */
+	if (!setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)) &&
+	    !connect(fd, (struct sockaddr *)&address, sizeof(address)))
 		return fd;
-	err = -errno;
+	err = errno == EAGAIN ? -ETIMEDOUT : -errno;
 	close(fd);
 	return err;
 }
@@ -150,7 +154,7 @@ static int ask_at(int fd, const char *command, int seconds,
 static int ask(const char *name, const char *command, int seconds,
 	       struct json_object **answer)
 {
-	int err, fd = connect_to(name);
+	int err, fd = connect_to(name, seconds);
 
 	if (fd < 0)
 		return fd;
@@ -163,7 +167,7 @@ static int ask(const char *name, const char *command, int seconds,
 static int ask_process(const char *name, const char *command, int seconds,
 		       struct json_object **answer, int *process)
 {
-	int err, fd = connect_to(name);
+	int err, fd = connect_to(name, seconds);
 	struct ucred peer;
 	socklen_t len = sizeof(peer);
 

@@ -178,7 +178,7 @@ static const int allowed[] = {
 	SCMP_SYS(pwritev), SCMP_SYS(lseek), SCMP_SYS(fsync),
 	SCMP_SYS(fdatasync), SCMP_SYS(sync_file_range), SCMP_SYS(ftruncate),
 	SCMP_SYS(fallocate), SCMP_SYS(copy_file_range), SCMP_SYS(fadvise64),
-	SCMP_SYS(fstat), SCMP_SYS(fstatfs), SCMP_SYS(fcntl), SCMP_SYS(flock),
+	SCMP_SYS(fstat), SCMP_SYS(fstatfs), SCMP_SYS(flock),
 	SCMP_SYS(close), SCMP_SYS(dup), SCMP_SYS(dup3),
 	SCMP_SYS(io_setup), SCMP_SYS(io_destroy), SCMP_SYS(io_submit),
 	SCMP_SYS(io_cancel), SCMP_SYS(io_getevents), SCMP_SYS(io_pgetevents),
@@ -190,7 +190,7 @@ static const int allowed[] = {
 	/* threads, time, signals, the end */
 	SCMP_SYS(futex), SCMP_SYS(set_robust_list),
 	SCMP_SYS(rseq), SCMP_SYS(sched_yield), SCMP_SYS(sched_getaffinity),
-	SCMP_SYS(gettid), SCMP_SYS(getpid), SCMP_SYS(tgkill),
+	SCMP_SYS(gettid), SCMP_SYS(getpid),
 	SCMP_SYS(clock_gettime), SCMP_SYS(clock_nanosleep),
 	SCMP_SYS(nanosleep), SCMP_SYS(gettimeofday), SCMP_SYS(time),
 	SCMP_SYS(getrandom), SCMP_SYS(rt_sigaction), SCMP_SYS(rt_sigprocmask),
@@ -201,6 +201,11 @@ static const int allowed[] = {
 static const unsigned long allowed_ioctls[] = {
 	BLKGETSIZE64, BLKSSZGET, BLKPBSZGET, BLKROGET, BLKFLSBUF,
 	BLKDISCARD, BLKZEROOUT, FIONREAD,
+};
+
+/* No owner of a descriptor, whom signals are sent to. */
+static const unsigned long allowed_fcntls[] = {
+	F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC, F_OFD_GETLK, F_OFD_SETLK,
 };
 
 static int allow(scmp_filter_ctx filter, int call)
@@ -216,6 +221,13 @@ static int add_conditional_rules(scmp_filter_ctx filter)
 	for (i = 0; i < ARRAY_SIZE(allowed_ioctls) && !err; i++)
 		err = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
 				       SCMP_A1(SCMP_CMP_EQ, allowed_ioctls[i]));
+	for (i = 0; i < ARRAY_SIZE(allowed_fcntls) && !err; i++)
+		err = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1,
+				       SCMP_A1(SCMP_CMP_EQ, allowed_fcntls[i]));
+	/* abort(); the workers of other devices belong to the same user. */
+	if (!err)
+		err = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
+				       SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
 	if (!err)
 		err = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1,
 				       SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));

@@ -68,6 +68,25 @@ within 60 cowctl stop mydev || fail "cowctl stop"
 gone "queue"
 echo "ok $SECONDS s: fail, queue"
 
+# One that takes nobody: more ask it than can wait for it, and none waits for ever.
+cowd -p dscow mydev a.dscow || die cowd
+stopped=$(of_json pid </run/cowd/mydev.json)
+kill -STOP "$stopped"
+callers=()
+for _ in $(seq 24); do
+	timeout 60 cowctl status mydev >/dev/null 2>>asked &
+	callers+=($!)
+done
+for caller in "${callers[@]}"; do
+	wait "$caller"
+	[ $? = 1 ] || fail "asking one that takes nobody: not status 1"
+done
+[ "$(grep -c "mydev: its cowd did not answer" asked)" = 24 ] || fail "not each says so: $(<asked)"
+kill -CONT "$stopped"
+within 60 cowctl stop mydev || fail "cowctl stop"
+gone "taking nobody"
+echo "ok $SECONDS s: one that takes nobody"
+
 # What is in force stays when the device is served again, whatever was asked for
 # at first, unless something else is asked for now.
 orphan --policy fail

@@ -190,6 +190,16 @@ static long signal_it(void)
 	return kill(other_pid, 0);
 }
 
+static long signal_its_thread(void)
+{
+	return syscall(SYS_tgkill, other_pid, other_pid, 0);
+}
+
+static long have_it_signalled(void)
+{
+	return fcntl(STDIN_FILENO, F_SETOWN, other_pid);
+}
+
 static long take_fd(void)
 {
 	long pidfd = syscall(SYS_pidfd_open, other_pid, 0);
@@ -383,6 +393,8 @@ static const struct probe {
 	{ "ptrace", trace, false },
 	{ "process_vm_readv", read_memory, true },
 	{ "kill the parent", signal_it, false },
+	{ "kill another's thread", signal_its_thread, false },
+	{ "have another signalled", have_it_signalled, false },
 	{ "pidfd_getfd", take_fd, true },
 	{ "setresuid 0", become_root, false },
 	{ "setgroups", leave_groups, false },
