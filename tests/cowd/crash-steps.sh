@@ -31,12 +31,6 @@ poke()
 }
 died_at() { dd if="$page" bs=1 skip=16 count=64 status=none | tr -d '\0'; }
 
-write_block()
-{
-	file new 65536
-	timeout 60 dd if=new of=/dev/mapper/mydev bs=64k seek="$1" oflag=direct conv=notrunc,fsync status=none
-}
-
 # A whole life; what was flushed is in the model, what may or may not be there
 # is written again by the one that follows.
 life()
@@ -68,11 +62,21 @@ all_dead()
 	sleep 0.2
 }
 
-# What is unsure is one block: the old or the new one.
+# What is unsure is one block: each page of it is the old or the new one, and is known then.
+settle_unsure()
+{
+	local i at=$((unsure * 65536))
+	dd if=/dev/mapper/mydev of=got bs=64k skip="$unsure" count=1 status=none
+	for ((i = 0; i < 65536; i += 4096)); do
+		cmp -s -n 4096 -i $i got new || cmp -s -n 4096 -i $i:$((at + i)) got model ||
+			fail "$1: block $unsure holds neither what was there nor what was written at $i"
+	done
+	dd if=got of=model bs=64k seek="$unsure" conv=notrunc status=none
+}
+
 compare()
 {
-	[ -z "$unsure" ] || dd if=/dev/mapper/mydev of=model bs=64k skip="$unsure" \
-		seek="$unsure" count=1 conv=notrunc status=none
+	[ -z "$unsure" ] || settle_unsure "$1"
 	timeout 60 cmp model /dev/mapper/mydev || fail "$1: reads wrong"
 	unsure=
 }

@@ -315,7 +315,7 @@ test_lost()
 
 test_switching()
 {
-	local i kind
+	local i kind half
 
 	what="faults that come and go"
 	load bad --errors --flush 10 --ops 1000000000 --seconds $((switches / 2)) &
@@ -330,8 +330,14 @@ test_switching()
 		sleep 0.2
 		good_dst
 		good_src
-		sleep 0.2
+		trust	# or nothing is committed any more
+		[ $i != $((switches / 2)) ] || half=$(counter commits)
+		# A flush that began before may have failed since.
+		one_block good $((i % (HALF / 128))) conv=fsync || { trust; sleep 0.2; }
+		one_block good $((i % (HALF / 128))) conv=fsync ||
+			die "$what: a write and a flush after fault $i fail: $(cat err)"
 	done
+	[ "$(counter commits)" -gt "$half" ] || die "$what: no commit since fault $((switches / 2))"
 	wait $! || die "$what: $(cat bad.out)"
 	: >good.record
 	say "$what: $switches faults, $(cat bad.out)"

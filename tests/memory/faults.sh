@@ -50,9 +50,9 @@ trap 'no_faults; cleanup' EXIT
 modprobe brd rd_nr=1 rd_size=16384
 dd if=/dev/zero of=/dev/ram0 bs=1M count=16 status=none	# all its pages are there
 
-say "each allocation in turn (short: each 23rd)"
+say "each allocation in turn (short: each 61st)"
 set_up failslab 0 0 Y
-nth /dev/ram0 $((long ? 1 : 23))
+nth /dev/ram0 $((long ? 1 : 61))
 
 # Hits allocate from pools only: no error at all.
 say "failslab under hits"
@@ -66,6 +66,7 @@ kworkers 0
 left=$(cat $inject/failslab/times)
 set_up failslab 0 0 Y
 say "$(((long ? 100000 : 5000) - left)) allocations failed, and no bio"
+[ "$left" -lt $((long ? 100000 : 5000)) ] || die "none failed"
 stamps verify -v 2 -d $dev
 cowctl stop mydev
 
@@ -78,7 +79,9 @@ set_up failslab 10 $((long ? 50000 : 1000)) Y
 kworkers 1
 stamps write -v 2 -s 4k -t 64k -d -f -e -i $dev
 kworkers 0
+left=$(cat $inject/failslab/times)
 set_up failslab 0 0 Y
+[ "$left" -lt $((long ? 50000 : 1000)) ] || die "no allocation failed"
 cold
 stamps verify -v 2 -s 4k -t 64k -d $dev
 stamps verify -v 1 -t 1m -d $dev

@@ -26,7 +26,7 @@ watch()
 {
 	local most=0 now
 	while [ -e eating ]; do
-		locked || { touch failed; return; }
+		(locked) || { touch failed; return; }
 		now=$(swapped)
 		[ "$now" -le "$most" ] || { most=$now; echo "$most" >most; }
 		sleep 2
@@ -49,6 +49,7 @@ say "$use MiB used of $total, at most $(cat most) MiB in swap"
 
 # The same with the map forgotten again and again, so that swapping asks.
 touch eating
+watch &
 while [ -e eating ]; do
 	dmsetup message mydev 0 evict
 	sleep 0.2
@@ -56,6 +57,7 @@ done &
 eat $use $((long ? 3 : 1))
 rm eating
 wait
+[ ! -e failed ] || die "cowd can be swapped"
 say "and with the map forgotten five times a second: $(counter faults) blocks asked for"
 if dmesg | grep -i "out of memory\|invoked oom-killer"; then
 	die "something was killed"
