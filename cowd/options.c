@@ -133,6 +133,9 @@ static int parse_map_memory(struct cowd_options *o, const char *text)
 	uint64_t bytes;
 	int err = parse_size("--map-memory", text, 1024, &bytes);
 
+	if (!err && bytes / 1024 > UINT32_MAX)
+		err = cowd_error(-EINVAL, "--map-memory %s: more than %u KiB", text,
+				 UINT32_MAX);
 	o->map_memory_given = true;
 	o->map_memory_kib = bytes / 1024;
 	return err;

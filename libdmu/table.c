@@ -39,6 +39,8 @@ static bool is_word(const char *s)
 	return s && *s && !strpbrk(s, " \t\n\v\f\r\\");
 }
 
+#define MAX_TIMEOUT_S	(24 * 60 * 60)	/* the target's */
+
 static bool block_sectors_valid(uint32_t n)
 {
 	return n >= DMU_MIN_BLOCK_SECTORS && n <= DMU_MAX_BLOCK_SECTORS &&
@@ -58,7 +60,10 @@ static bool table_valid(const struct dmu_table *table)
 	for (i = 0; i < table->nr_dests; i++)
 		if (!is_word(table->dests[i].dev))
 			return false;
-	return table->policy != DMU_POLICY_TIMEOUT || table->timeout_s;
+	if (table->map_memory_kib > UINT32_MAX)
+		return false;
+	return table->policy != DMU_POLICY_TIMEOUT ||
+	       (table->timeout_s && table->timeout_s <= MAX_TIMEOUT_S);
 }
 
 static void add_features(struct line *line, const struct dmu_table *table)

@@ -92,6 +92,11 @@ static void refused(void **state)
 	REFUSED(nr_dests, 0);
 	REFUSED(nr_dests, DMU_MAX_DEVS + 1);
 	REFUSED(policy, DMU_POLICY_TIMEOUT);
+	REFUSED(map_memory_kib, 1ull << 32);
+	table = good();
+	table.policy = DMU_POLICY_TIMEOUT;
+	table.timeout_s = 86401;
+	expect_refused(&table);
 	table = good();
 	table.dests = &odd;
 	table.nr_dests = 1;

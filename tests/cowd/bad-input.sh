@@ -175,10 +175,9 @@ for args in "" "mydev" "mydev base.img" "-p raw a/b base.img" "-p raw mydev base
 done
 
 # The same without the module.
-[ "${DMU_MODULE:-}" ] && rmmod dm_userspace && {
-	refused "no module" dm-userspace -p raw mydev base.img
-	insmod "$DMU_MODULE"
-	cowd -p raw mydev base.img || fail "with the module again"
-	cowctl stop mydev
-}
+rmmod dm_userspace || die "the module cannot be unloaded"
+refused "no module" dm-userspace -p raw mydev base.img
+insmod "${DMU_MODULE:?}"
+cowd -p raw mydev base.img || fail "with the module again"
+cowctl stop mydev
 nothing_left "the end"

@@ -94,15 +94,25 @@ all_end()
 	die "$1: cowd $(daemons) lives on"
 }
 
+# All files here, their sizes, and what they begin with, which is where metadata is.
+# Space may be reserved in them.
+files_here()
+{
+	find . -xdev -type f ! -name out ! -name err -printf '%p %s\n' | sort
+	find . -xdev -type f ! -name out ! -name err -print0 | sort -z | xargs -0r head -qc 65536 | md5sum
+}
+
 # refused WHAT TEXT ARG...: cowd ARG... fails with one sentence on stderr that
-# holds TEXT, and nothing is left.
+# holds TEXT, nothing is left, and no file is another one.
 refused()
 {
-	local what=$1 text=$2 status
+	local what=$1 text=$2 status before
 	local -a sentences
 	shift 2
+	before=$(files_here)
 	timeout 60 cowd "$@" >out 2>err </dev/null
 	status=$?
+	[ "$before" = "$(files_here)" ] || fail "$what: files were made, changed or are gone"
 	[ $status = 1 ] || fail "$what: exit status $status"
 	[ ! -s out ] || fail "$what: said on stdout: $(<out)"
 	mapfile -t sentences <err

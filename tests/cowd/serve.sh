@@ -16,13 +16,13 @@ stop()
 	[ ! -e "/dev/mapper/$1" ] || fail "$1 is said to be gone and is not"
 }
 
-# overlay_over BASE: all that a user does, and what must be true after.
+# overlay_over BASE [BLOCK]: all that a user does, and what must be true after.
 overlay_over()
 {
-	local base=$1 before size
+	local base=$1 block=${2:-64k} before size
 	before=$(sum "$base")
 	size=$(blockdev --getsize64 "$base" 2>/dev/null || stat -c %s "$base")
-	dscow_tool -c a.dscow "$base" >/dev/null || die "dscow_tool"
+	dscow_tool -b "$block" -c a.dscow "$base" >/dev/null || die "dscow_tool"
 	start -p dscow --allow-backing "$base" mydev a.dscow
 	[ "$(blockdev --getsize64 /dev/mapper/mydev)" = "$size" ] ||
 		fail "size of the device"
@@ -57,6 +57,8 @@ overlay_over()
 modprobe loop || die "no loop devices"
 file base.img 20000256	# no multiple of the block size
 overlay_over "$work/base.img"
+overlay_over "$work/base.img" 4k
+overlay_over "$work/base.img" 16m
 
 modprobe brd rd_nr=1 rd_size=20481 || die "no RAM disk"
 dd if=/dev/urandom of=/dev/ram0 bs=1M status=none 2>/dev/null
