@@ -465,7 +465,7 @@ static int map_in_place(struct view *v, const struct cow_query *q,
 			"the cluster at offset %llu is marked as used once, but its refcount is not 1; the image is damaged: check and repair it",
 			(unsigned long long)at->offset);
 	answer(v, at, q, first, end, m);
-	m->flags = COW_MAPPING_WRITABLE;
+	m->flags = at->kind == COW_KIND_LINEAR ? COW_MAPPING_WRITABLE : 0;
 	return 0;
 }
 
@@ -497,7 +497,8 @@ static int map_write(struct qcow2 *d, struct view *v,
 	} else {
 		answer(v, &at, q, first, end, m);
 	}
-	m->flags = d->changed ? COW_MAPPING_DIRTY : 0;
+	if (d->changed)
+		m->flags |= COW_MAPPING_DIRTY;
 	return ret;
 }
 

@@ -183,6 +183,16 @@ check "repairs a missing refcount block" repaired lose_block
 check "repairs a refcount table entry that points nowhere" repaired bad_block
 check "repairs bit 63" repaired lose_bit
 
+# Nobody shares the L2 table though bit 63 does not say so: it is copied, and
+# its clusters are written where they are.
+unmarked_l2()
+{
+	rm -f image
+	qimg convert -f raw -O qcow2 -o cluster_size=4k contents image && lose_bit &&
+		oracle_write qcow2 image "$SEED" 40
+}
+check "an L2 table that is not marked as ours is copied" unmarked_l2
+
 # Block 0 stands 40 GiB into the file, 10 Mi clusters, where nothing is counted.
 far_count()
 {
