@@ -104,6 +104,12 @@ static void entry_reference(struct qcow2_walk *w, const struct level *l,
 	r->run.count = qcow2_cluster(d, end - 1) - r->run.first + 1;
 }
 
+/* With subclusters the second word alone may say what is wrong. */
+static bool is_blank(const be64 *raw, uint32_t words)
+{
+	return !be64_get(raw[0]) && (words == 1 || !be64_get(raw[1]));
+}
+
 static int walk_l2(struct qcow2_walk *w, const struct level *l,
 		   uint64_t offset, be64 *buf)
 {
@@ -117,7 +123,7 @@ static int walk_l2(struct qcow2_walk *w, const struct level *l,
 	for (skip = 0; !ret && skip < d->g.cluster_size; skip += piece) {
 		ret = cow_read(d->img, 0, buf, piece, offset + skip);
 		for (i = 0; !ret && i < per; i++) {
-			if (!be64_get(buf[i * words]))
+			if (is_blank(buf + i * words, words))
 				continue;
 			entry_reference(w, l, buf + i * words,
 					skip / d->g.entry_size + i,

@@ -70,6 +70,8 @@ bad()
 	esac
 }
 
+extended() { qimg convert -f raw -O qcow2 -o extended_l2=on small image; }
+
 # status THEIRS OURS BREAK: the exit statuses of qemu-img check and cowimg check.
 status()
 {
@@ -114,6 +116,7 @@ L2 entry past the end|2||poke image "$(l2)" '\0200\0\0377'
 L2 entry not aligned|2||poke image $(($(l2) + 6)) '\0003'
 L2 entry with reserved bits|2||poke image $(($(l2) + 7)) '\0002'
 L2 entry of the header, as used once|3 2|they take it for none|poke image "$(l2)" '\0200\0\0\0\0\0\0\0'
+L2 entry of subclusters without a place|2||extended && poke image "$(l2)" '\0\0\0\0\0\0\0\0'
 L2 entry not marked as used once|2||poke image "$(l2)" '\0'
 two L2 entries of one cluster|2||dd if=image of=image bs=1 skip="$(l2)" seek=$(($(l2) + 8)) count=8 conv=notrunc status=none
 a leaked cluster|3||poke image "$(l2)" '\0\0\0\0\0\0\0\0'
