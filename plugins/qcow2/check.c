@@ -332,11 +332,28 @@ static int measure(struct job *j)
 	return qcow2_measure(j->d, &again, tell_fault, j);
 }
 
+/*
+ * What others keep, and we do not, is not believed after a repair.  Bitmaps are:
+ * the disk's contents stay, and they are counted.
+ */
+static int clear_unknown(struct job *j)
+{
+	uint64_t known = QCOW2_AUTOCLEAR_BITMAPS | QCOW2_AUTOCLEAR_DATA_RAW;
+	const struct qcow2_header *h = &j->d->h;
+
+	if (!j->repair)
+		return 0;
+	return qcow2_set_features(j->d, h->incompatible, h->compatible,
+				  h->autoclear & known);
+}
+
 static int run(struct job *j)
 {
 	int ret;
 
-	ret = measure(j);
+	ret = clear_unknown(j);
+	if (!ret)
+		ret = measure(j);
 	if (!ret)
 		ret = qcow2_window_alloc(&j->window,
 			num_div_up(j->d->file_size, j->d->g.cluster_size));

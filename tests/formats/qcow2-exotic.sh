@@ -222,7 +222,17 @@ bitmaps()
 		"$IMAGE_IO" open -w qcow2 image && [ "$(be64 image 88)" = 0 ]
 }
 
+# Bit 3 is nobody's; bitmaps are counted by a repair, and stay.
+unknown_bit()
+{
+	rm -f image
+	qimg convert -f raw -O qcow2 contents image && qimg bitmap --add image one &&
+		poke image 95 '\011' && lose_bit && "$COWIMG" check -f qcow2 -r image &&
+		[ "$(be64 image 88)" = 1 ] && check_image qcow2 image
+}
+
 check "a dirty image is repaired when it is opened" dirty
+check "a repair clears autoclear bits that it does not know" unknown_bit
 check "bitmaps are no more believed after a write" bitmaps
 
 # A long name of the backing file, and no format of it.
