@@ -7,10 +7,14 @@
 #include <errno.h>
 #include <stdio.h>
 
+/* A table of a hostile image can have millions of them. */
+#define FINDINGS_MAX 100u
+
 struct cow_check {
 	void (*fn)(void *ctx, const struct cow_finding *finding);
 	void *ctx;
 	struct cow_check_result *result;
+	uint64_t findings;
 };
 
 void cow_check_found(struct cow_check *check, enum cow_severity severity,
@@ -20,19 +24,39 @@ void cow_check_found(struct cow_check *check, enum cow_severity severity,
 	char text[512];
 	va_list ap;
 
-	va_start(ap, fmt);
-	vsnprintf(text, sizeof(text), fmt, ap);
-	va_end(ap);
-	text_one_line(text);
-	finding.text = text;
 	if (repaired)
 		check->result->repaired++;
 	else if (severity == COW_FOUND_CORRUPT)
 		check->result->corrupt++;
 	else
 		check->result->leaks++;
-	if (check->fn)
-		check->fn(check->ctx, &finding);
+	if (++check->findings > FINDINGS_MAX || !check->fn)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	text_one_line(text);
+	finding.text = text;
+	check->fn(check->ctx, &finding);
+}
+
+/* What it says is in the counts already. */
+static void tell_rest(const struct cow_check *check)
+{
+	const struct cow_check_result *r = check->result;
+	struct cow_finding finding = {
+		.severity = r->leaks && !r->corrupt ? COW_FOUND_LEAK :
+						      COW_FOUND_CORRUPT,
+		.repaired = !r->leaks && !r->corrupt,
+	};
+	char text[64];
+
+	if (check->findings <= FINDINGS_MAX || !check->fn)
+		return;
+	snprintf(text, sizeof(text), "and %llu more",
+		 (unsigned long long)(check->findings - FINDINGS_MAX));
+	finding.text = text;
+	check->fn(check->ctx, &finding);
 }
 
 int cow_chain_check(struct cow_chain *chain, bool repair,
@@ -40,7 +64,8 @@ int cow_chain_check(struct cow_chain *chain, bool repair,
 		    void *ctx, struct cow_check_result *result)
 {
 	struct cow_image *top = chain->images[0];
-	struct cow_check check = { fn, ctx, result };
+	struct cow_check check = { .fn = fn, .ctx = ctx, .result = result };
+	int ret;
 
 	*result = (struct cow_check_result){ 0 };
 	if (repair && !chain->writable)
@@ -49,7 +74,9 @@ int cow_chain_check(struct cow_chain *chain, bool repair,
 		return cow_error(top, -EOPNOTSUPP,
 			"images of the format %s cannot be checked",
 			top->plugin->name);
-	return top->plugin->check(top->handle, &check, repair);
+	ret = top->plugin->check(top->handle, &check, repair);
+	tell_rest(&check);
+	return ret;
 }
 
 struct cow_describe {

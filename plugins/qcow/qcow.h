@@ -150,7 +150,7 @@ struct qcow_scan {
 	uint8_t *meta;		/* those of ref that hold tables */
 	uint8_t *shared;	/* that hold compressed clusters */
 	uint64_t clusters, packed;	/* counted */
-	uint64_t corrupt, findings;
+	uint64_t corrupt;
 	uint64_t hole_from, hole_to;	/* a part without data */
 	bool look_packed;	/* which entries this round is about */
 	be64 *table;

@@ -25,8 +25,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define FINDINGS_MAX 100u
-
 /* --- Findings ------------------------------------------------------------- */
 
 __attribute__((format(printf, 4, 5)))
@@ -39,13 +37,11 @@ static int found(struct vmdk_scan *s, enum cow_severity severity,
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	s->findings++;
 	if (severity == COW_FOUND_CORRUPT && !repaired)
 		s->corrupt++;
 	if (s->check) {
-		if (s->findings <= FINDINGS_MAX)
-			cow_check_found(s->check, severity, repaired,
-					"file %u: %s", s->e->file, text);
+		cow_check_found(s->check, severity, repaired, "file %u: %s",
+				s->e->file, text);
 		return 0;
 	}
 	if (severity == COW_FOUND_LEAK || repaired)
@@ -507,11 +503,5 @@ int vmdk_scan(struct vmdk_scan *s)
 		ret = each_table(s, compare_table);
 	if (!ret && s->repair)
 		ret = cow_sync(s->v->img, s->e->file);
-	if (s->check && s->findings > FINDINGS_MAX)
-		cow_check_found(s->check, s->corrupt ? COW_FOUND_CORRUPT :
-				COW_FOUND_LEAK, false,
-			"file %u: %llu findings in all, of which %u are told",
-			s->e->file, (unsigned long long)s->findings,
-			FINDINGS_MAX);
 	return ret;
 }

@@ -160,7 +160,6 @@ struct vmdk_scan {
 	uint64_t data_from, data_to;	/* a part without data, see scan.c */
 	uint32_t *tables;
 	uint64_t nr_tables;
-	uint64_t findings;
 };
 
 int vmdk_scan(struct vmdk_scan *s);

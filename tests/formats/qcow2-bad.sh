@@ -136,6 +136,32 @@ its backing image is missing|1 0|one image is checked|qimg create -f qcow2 -F ra
 END
 }
 
+# told LINES SAY: what a check of the image prints is limited, and says SAY.
+told()
+{
+	local lines=$1
+	shift
+	limited "$COWIMG" check -f qcow2 image
+	[ $? = 2 ] || { cat refused.log; return 1; }
+	[ "$(wc -l <refused.out)" -le "$lines" ] || { wc -l refused.out; return 1; }
+	grep -qE "$1" refused.out || { cat refused.out; return 1; }
+}
+
+# bytes COUNT OCTAL: so many of the same
+bytes() { head -c "$1" /dev/zero | tr '\0' "\\$2"; }
+
+# 512 entries that cannot be followed, and the clusters that they leave.
+many_findings()
+{
+	rm -f image
+	qimg convert -f raw -O qcow2 -o cluster_size=4k contents image &&
+		bytes 4096 377 | dd of=image bs=4096 seek=$(($(l2) / 4096)) conv=notrunc status=none &&
+		told 102 'DAMAGE: and 4[0-9]* more' &&
+		grep -qE '51[2-9] damaged, [0-9]* harmless' refused.out &&
+		{ "$COWIMG" check --json -f qcow2 image >json || :; } &&
+		[ "$(grep -c 'the L2 entry at' json)" = 100 ]
+}
+
 # The first clusters are data, so that the first entries are those of data.
 make_random contents 2m "$SEED"
 yes 'a cluster that can be compressed' | head -c 65536 | dd of=contents conv=notrunc status=none
@@ -144,4 +170,5 @@ for case in "$FORMATS_SRC"/qcow2-bad/*; do
 done
 { head -c 256k contents; head -c 768k /dev/zero; } >small
 statuses
+check "a hundred findings are told, and how many more there are" many_findings
 finish

@@ -387,7 +387,10 @@ struct cow_check_result {
 	uint64_t repaired;
 };
 
-/* Check the top image.  fn is called for each finding. */
+/*
+ * Check the top image.  fn is called for each finding; for the first hundred,
+ * and then once to say how many more there are.
+ */
 int cow_chain_check(struct cow_chain *chain, bool repair,
 		    void (*fn)(void *ctx, const struct cow_finding *finding),
 		    void *ctx, struct cow_check_result *result);
