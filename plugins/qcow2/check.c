@@ -214,8 +214,9 @@ static int bits_use(struct qcow2_walk *walk, const struct qcow2_reference *r)
 	return ret;
 }
 
-static void bits_fault(struct qcow2_walk *walk, const char *text)
+static int bits_fault(struct qcow2_walk *walk, const char *text)
 {
+	return 0;
 }
 
 static int fix_bits(struct job *j)
@@ -311,12 +312,13 @@ static int clear_marks(struct job *j)
 				  d->h.compatible, d->h.autoclear);
 }
 
-static void tell_fault(void *ctx, bool refcounts, const char *text)
+static int tell_fault(void *ctx, bool refcounts, const char *text)
 {
 	struct job *j = ctx;
 	bool repaired = refcounts && j->repair && !j->extent.faults;
 
 	qcow2_found(j->d, j->check, COW_FOUND_CORRUPT, repaired, "%s", text);
+	return 0;
 }
 
 /* What can be done depends on all that cannot be followed: count, then tell. */
@@ -373,14 +375,13 @@ static int run(struct job *j)
 
 /* --- Before the first write ------------------------------------------------- */
 
-static void refuse_fault(void *ctx, bool refcounts, const char *text)
+static int refuse_fault(void *ctx, bool refcounts, const char *text)
 {
 	struct job *j = ctx;
 
-	if (!j->damage++)
-		cow_error(j->d->img, -EIO,
-			"%s; the image is damaged: check and repair it before it is written",
-			text);
+	return cow_error(j->d->img, -EIO,
+		"%s; the image is damaged: check and repair it before it is written",
+		text);
 }
 
 /* See qcow2_alloc_is_left(). */
@@ -447,8 +448,6 @@ int qcow2_verify(struct qcow2 *d)
 	int ret;
 
 	ret = qcow2_measure(d, &j.extent, refuse_fault, &j);
-	if (!ret && j.damage)
-		ret = -EIO;
 	if (ret)
 		return ret;
 	end = j.extent.end;

@@ -16,7 +16,7 @@
 struct measure {
 	struct qcow2_walk walk;
 	struct qcow2_extent *extent;
-	void (*found)(void *ctx, bool refcounts, const char *text);
+	int (*found)(void *ctx, bool refcounts, const char *text);
 	void *ctx;
 };
 
@@ -32,7 +32,7 @@ static int measure_use(struct qcow2_walk *walk,
 	return 0;
 }
 
-static void measure_fault(struct qcow2_walk *walk, const char *text)
+static int measure_fault(struct qcow2_walk *walk, const char *text)
 {
 	struct measure *m = (struct measure *)walk;
 
@@ -40,12 +40,11 @@ static void measure_fault(struct qcow2_walk *walk, const char *text)
 		m->extent->ref_faults++;
 	else
 		m->extent->faults++;
-	if (m->found)
-		m->found(m->ctx, walk->in_refcounts, text);
+	return m->found ? m->found(m->ctx, walk->in_refcounts, text) : 0;
 }
 
 int qcow2_measure(struct qcow2 *d, struct qcow2_extent *extent,
-		  void (*found)(void *ctx, bool refcounts, const char *text),
+		  int (*found)(void *ctx, bool refcounts, const char *text),
 		  void *ctx)
 {
 	struct measure m = {
@@ -86,15 +85,16 @@ static int count_use(struct qcow2_walk *walk, const struct qcow2_reference *r)
 	for (; i < end; i++) {
 		uint32_t *ref = &w->refs[i - w->first];
 
-		*ref |= kinds[r->use];
-		if ((*ref & QCOW2_REF_COUNT) < QCOW2_REF_COUNT)
-			++*ref;
+		*ref = (*ref & ~QCOW2_REF_COUNT) | kinds[r->use] |
+		       num_min((*ref & QCOW2_REF_COUNT) + r->times,
+			       QCOW2_REF_COUNT);
 	}
 	return 0;
 }
 
-static void count_fault(struct qcow2_walk *walk, const char *text)
+static int count_fault(struct qcow2_walk *walk, const char *text)
 {
+	return 0;
 }
 
 int qcow2_window_alloc(struct qcow2_window *w, uint64_t clusters)

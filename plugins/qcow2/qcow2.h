@@ -18,6 +18,7 @@
  *	unshare.c	whole clusters copied by us, for subclusters' sake
  *	snapshot.c	the table of internal snapshots
  *	walk.c		all clusters that anything refers to
+ *	named.c		... and the tables that lead there, each once
  *	count.c		... and how often
  *	check.c		->check()
  *	rebuild.c	refcounts made anew
@@ -303,6 +304,7 @@ struct qcow2_reference {
 	enum qcow2_use use;
 	struct qcow2_run run;
 	uint64_t at;		/* of the first one's entry in the file */
+	uint32_t times;		/* as many references, at most QCOW2_REF_COUNT */
 	bool copied;		/* its bit 63 */
 	bool active;		/* reachable from the active L1 table */
 	bool compressed;
@@ -314,8 +316,9 @@ struct qcow2_walk {
 	bool refcounts;		/* tell of the refcount structures, too */
 	bool in_refcounts;	/* that is what is being told of */
 	int (*use)(struct qcow2_walk *w, const struct qcow2_reference *ref);
-	/* Something is wrong, and not followed. */
-	void (*fault)(struct qcow2_walk *w, const char *text);
+	/* Something is wrong, and not followed.  Not 0: the walk ends by that. */
+	int (*fault)(struct qcow2_walk *w, const char *text);
+	uint64_t hole_from, hole_to;	/* a part of the file without data */
 };
 
 /* Blocking. */
@@ -355,9 +358,12 @@ int qcow2_repair(struct qcow2 *d, struct cow_check *check);
 void qcow2_found(struct qcow2 *d, struct cow_check *check,
 		 enum cow_severity severity, bool repaired, const char *fmt, ...)
 	__attribute__((format(printf, 5, 6)));
-/* found: told of each such entry, with refcounts: one of a refcount table. */
+/*
+ * found: told of each such entry, with refcounts: one of a refcount table; not
+ * 0 ends it.
+ */
 int qcow2_measure(struct qcow2 *d, struct qcow2_extent *extent,
-		  void (*found)(void *ctx, bool refcounts, const char *text),
+		  int (*found)(void *ctx, bool refcounts, const char *text),
 		  void *ctx);
 int qcow2_window_alloc(struct qcow2_window *w, uint64_t clusters);
 int qcow2_window_count(struct qcow2 *d, struct qcow2_window *w,

@@ -7,6 +7,7 @@
  * The refcount table is made as large as it can ever be needed, so that it
  * does not have to grow while the disk is in use.
  */
+#include "named.h"
 #include "qcow2.h"
 
 #include <common/num.h>
@@ -138,15 +139,46 @@ static int check_block(struct qcow2 *d, uint64_t entry)
 				       "refcount block") : 0;
 }
 
+struct snapshots {
+	struct qcow2 *d;
+	struct qcow2_areas l1;
+};
+
 static int check_snapshot(void *ctx, const struct qcow2_snapshot *s)
 {
-	struct qcow2 *d = ctx;
+	struct snapshots *all = ctx;
 	int ret;
 
-	ret = must_be_counted(d, s->offset, s->bytes, true, "snapshot table");
+	ret = must_be_counted(all->d, s->offset, s->bytes, true,
+			      "snapshot table");
 	if (!ret && s->l1_size)
-		ret = must_be_counted(d, s->l1_offset, s->l1_size * 8ull,
-				      true, "L1 table of a snapshot");
+		ret = qcow2_areas_add(&all->l1, s->l1_offset,
+				      s->l1_size * 8ull);
+	return ret;
+}
+
+/* None of two: so many snapshots take no longer than their tables are. */
+static int check_snapshot_l1(struct qcow2 *d, const struct qcow2_area *a)
+{
+	if (a->overlaps || a->times > 1)
+		return cow_error(d->img, -EIO,
+			"the L1 table of a snapshot at offset %llu is another one's, too; the image is damaged: check and repair it before it is written",
+			(unsigned long long)a->offset);
+	return must_be_counted(d, a->offset, a->bytes, true,
+			       "L1 table of a snapshot");
+}
+
+static int check_snapshots(struct qcow2 *d)
+{
+	struct snapshots all = { .d = d };
+	uint64_t i;
+	int ret;
+
+	ret = qcow2_each_snapshot(d, check_snapshot, &all);
+	qcow2_areas_sort(&all.l1);
+	for (i = 0; !ret && i < all.l1.count; i++)
+		ret = check_snapshot_l1(d, &all.l1.list[i]);
+	free(all.l1.list);
 	return ret;
 }
 
@@ -169,7 +201,7 @@ static int check_counted(struct qcow2 *d)
 		ret = each_entry(d, d->h.l1_offset, d->h.l1_size,
 				 check_l1_entry);
 	if (!ret)
-		ret = qcow2_each_snapshot(d, check_snapshot, d);
+		ret = check_snapshots(d);
 	return ret;
 }
 

@@ -162,6 +162,64 @@ many_findings()
 		[ "$(grep -c 'the L2 entry at' json)" = 100 ]
 }
 
+# Written, it is refused at once, by one sentence.
+refused_write() { expect_refused qcow2 image "$1" -w; }
+
+put64() { poke "$1" "$2" "$(printf %016x "$3" | sed 's/../\\x&/g')"; }
+
+# twice FILE TIMES: it is made so often twice as long.
+twice() { local i; for i in $(seq "$2"); do cat "$1" "$1" >more && mv more "$1" || return; done; }
+
+# append FILE: to the image, at a cluster of its own; AT says where.
+append()
+{
+	truncate -s %4096 image
+	AT=$(stat -c %s image)
+	cat "$1" >>image && truncate -s %4096 image
+}
+
+# 256 L1 entries at one L2 table, of 512 bad entries: told of once.
+many_names()
+{
+	rm -f image entry
+	qimg create -f qcow2 -o cluster_size=4k image 512m && bytes 4096 377 >table && append table &&
+		put64 entry 0 $((1 << 63 | AT)) && twice entry 8 &&
+		dd if=entry of=image bs=4096 seek=$(($(l1) / 4096)) conv=notrunc status=none &&
+		told 102 'DAMAGE: the L1 entry at offset .* points to the L2 table of another one' &&
+		grep -q '^image: 1024 damaged' refused.out &&
+		{ "$COWIMG" check -r -f qcow2 image >repaired || :; } && refused_write 'L1 entry'
+}
+
+# 2^15 snapshots with one L1 table, whose 256 L2 tables are those of the disk.
+many_snapshots()
+{
+	rm -f image entry
+	qimg create -f qcow2 -o cluster_size=4k,preallocation=metadata image 512m || return
+	dd if=image of=table bs=4096 skip=$(($(l1) / 4096)) count=1 status=none && append table &&
+		put64 entry 0 "$AT" && put64 entry 8 $((256 << 32)) && put64 entry 32 0 && twice entry 15 &&
+		append entry && poke image 60 '\0\0\0200\0' && put64 image 64 "$AT" &&
+		told 102 'counted too low .refcount 1, references 32769' &&
+		{ "$COWIMG" check -r -f qcow2 image >repaired || :; } &&
+		refused_write 'L1 table of a snapshot at .* another one'
+}
+
+# 2^10 bitmaps with the same table, of 1 GiB, which is a hole but for one entry.
+many_bitmaps()
+{
+	local extension dir
+	rm -f image entry
+	qimg create -f qcow2 -o cluster_size=4k image 1m && qimg bitmap --add image one || return
+	extension=$(LC_ALL=C grep -obUaP '\x23\x85\x28\x75' image | head -1 | cut -d: -f1)
+	dir=$(be64 image $((extension + 24)))
+	dd if=image of=entry bs=1 skip="$dir" count=32 status=none
+	poke entry 8 '\0010\0\0\0' && put64 entry 0 $((1 << 30)) && twice entry 10 && append entry &&
+		poke image $((extension + 8)) '\0\0\0004\0' && put64 image $((extension + 16)) 32768 &&
+		put64 image $((extension + 24)) "$AT" && truncate -s 3g image &&
+		put64 image $(((1 << 30) + 4096)) $((1 << 31)) &&
+		told 102 '1 cluster from offset 1073741824 on: .* .refcount 0, references 1024' &&
+		refused_write 'offset .* has a refcount of 0'
+}
+
 # The first clusters are data, so that the first entries are those of data.
 make_random contents 2m "$SEED"
 yes 'a cluster that can be compressed' | head -c 65536 | dd of=contents conv=notrunc status=none
@@ -171,4 +229,7 @@ done
 { head -c 256k contents; head -c 768k /dev/zero; } >small
 statuses
 check "a hundred findings are told, and how many more there are" many_findings
+check "one L2 table with 256 names is read once" many_names
+check "tables of 32768 snapshots are read once" many_snapshots
+check "a table of 1024 bitmaps is read once" many_bitmaps
 finish
