@@ -149,6 +149,7 @@ struct qcow_scan {
 	uint64_t units;		/* of ref */
 	uint8_t *meta;		/* those of ref that hold tables */
 	uint8_t *shared;	/* that hold compressed clusters */
+	uint8_t *passed;	/* L2 tables that are not looked into */
 	uint64_t clusters, packed;	/* counted */
 	uint64_t corrupt;
 	uint64_t hole_from, hole_to;	/* a part without data */

@@ -162,8 +162,10 @@ static int place_table(struct qcow_scan *s, uint64_t nr, uint64_t offset)
 		if (unit + i < s->units && bits_test(s->ref, unit + i))
 			why = "another L2 table is there";
 	}
-	if (why)
+	if (why) {
+		bits_set(s->passed, nr);
 		return bad_table(s, nr, offset, why);
+	}
 	mark_units(s, offset, s->d->l2_bytes);
 	return 0;
 }
@@ -256,7 +258,7 @@ static int scan_table(struct qcow_scan *s, uint64_t nr, uint64_t offset)
 	bool hole;
 	int ret;
 
-	if (qcow_l2_fault(s->d, offset))
+	if (bits_test(s->passed, nr))
 		return 0;
 	ret = is_hole(s, offset, s->d->l2_bytes, &hole);
 	if (ret || hole)
@@ -295,10 +297,13 @@ int qcow_scan(struct qcow_scan *s)
 
 	s->meta = calloc(1, num_div_up(s->units, 8));
 	s->shared = calloc(1, num_div_up(s->units, 8));
+	s->passed = calloc(1, num_div_up(s->d->h.l1_entries, 8));
 	s->table = malloc(s->d->l2_bytes);
-	ret = s->meta && s->shared && s->table ? scan(s) : -ENOMEM;
+	ret = s->meta && s->shared && s->passed && s->table ? scan(s) :
+							      -ENOMEM;
 	free(s->meta);
 	free(s->shared);
+	free(s->passed);
 	free(s->table);
 	return ret;
 }

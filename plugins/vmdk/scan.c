@@ -215,9 +215,30 @@ static int scan_places(struct vmdk_scan *s)
 		ret = each_table(s, place_tables);
 	if (!ret)
 		ret = check_disjoint(s);
-	free(s->tables);
-	s->tables = NULL;
-	return ret;
+	s->seen = calloc(1, num_div_up(s->nr_tables, 8) + 1);
+	return ret || s->seen ? ret : -ENOMEM;
+}
+
+/*
+ * The first time that a round gets to the table there?  Of two that are one the
+ * second is told of, and not read again.
+ */
+static bool first_time(struct vmdk_scan *s, uint32_t gde)
+{
+	uint64_t lo = 0, hi = s->nr_tables;
+
+	while (lo < hi) {
+		uint64_t at = lo + (hi - lo) / 2;
+
+		if (s->tables[at] < gde)
+			lo = at + 1;
+		else
+			hi = at;
+	}
+	if (bits_test(s->seen, lo))
+		return false;
+	bits_set(s->seen, lo);
+	return true;
 }
 
 /* --- Round 2: entries ----------------------------------------------------- */
@@ -318,7 +339,7 @@ static int scan_table(struct vmdk_scan *s, uint32_t nr, uint32_t gde,
 	bool data;
 	int ret;
 
-	if (!gde || !vmdk_table_ok(s->e, gde))
+	if (!gde || !vmdk_table_ok(s->e, gde) || !first_time(s, gde))
 		return 0;
 	ret = read_table(s, gde, &t, &data);
 	for (i = 0; !ret && data && i < VMDK_GTES; i++)
@@ -423,7 +444,7 @@ static int only_second(struct vmdk_scan *s, uint32_t nr, uint32_t rgde)
 	struct table t;
 	int ret = 0;
 
-	if (!vmdk_table_ok(s->e, rgde))
+	if (!vmdk_table_ok(s->e, rgde) || !first_time(s, rgde))
 		return 0;
 	ret = read_table(s, rgde, &t, &data);
 	if (ret)
@@ -466,7 +487,7 @@ static int only_first(struct vmdk_scan *s, uint32_t nr, uint32_t gde)
 {
 	int ret = 0;
 
-	if (!vmdk_table_ok(s->e, gde))
+	if (!vmdk_table_ok(s->e, gde) || !first_time(s, gde))
 		return 0;
 	if (s->repair)
 		ret = add_second(s, nr, gde);
@@ -483,12 +504,26 @@ static int compare_table(struct vmdk_scan *s, uint32_t nr, uint32_t gde,
 		return only_second(s, nr, rgde);
 	if (!rgde)
 		return only_first(s, nr, gde);
-	if (!vmdk_table_ok(s->e, gde) || !vmdk_table_ok(s->e, rgde))
+	if (!vmdk_table_ok(s->e, gde) || !vmdk_table_ok(s->e, rgde) ||
+	    !first_time(s, gde) || !first_time(s, rgde))
 		return 0;
 	return compare_entries(s, nr, gde, rgde);
 }
 
 /* --- All of it ------------------------------------------------------------ */
+
+static int scan(struct vmdk_scan *s)
+{
+	int ret;
+
+	ret = scan_places(s);
+	if (!ret)
+		ret = each_table(s, scan_table);
+	if (ret || !vmdk_has_rgd(s->e))
+		return ret;
+	memset(s->seen, 0, num_div_up(s->nr_tables, 8));
+	return each_table(s, compare_table);
+}
 
 int vmdk_scan(struct vmdk_scan *s)
 {
@@ -496,11 +531,9 @@ int vmdk_scan(struct vmdk_scan *s)
 
 	s->aligned = true;
 	mark_fixed(s);
-	ret = scan_places(s);
-	if (!ret)
-		ret = each_table(s, scan_table);
-	if (!ret && vmdk_has_rgd(s->e))
-		ret = each_table(s, compare_table);
+	ret = scan(s);
+	free(s->tables);
+	free(s->seen);
 	if (!ret && s->repair)
 		ret = cow_sync(s->v->img, s->e->file);
 	return ret;

@@ -158,8 +158,9 @@ struct vmdk_scan {
 	uint64_t grains, zeroes;	/* counted */
 	bool aligned;		/* every grain, to its size */
 	uint64_t data_from, data_to;	/* a part without data, see scan.c */
-	uint32_t *tables;
+	uint32_t *tables;	/* places of both copies, in order */
 	uint64_t nr_tables;
+	uint8_t *seen;		/* a bit for each place: the round was there */
 };
 
 int vmdk_scan(struct vmdk_scan *s);

@@ -45,6 +45,25 @@ bad()
 	esac
 }
 
+# 256 L1 entries at one L2 table, of 512 bad entries: told of once.
+many_names()
+{
+	local at
+	rm -f image entry
+	qimg create -f qcow image 512m || return
+	truncate -s %4096 image
+	at=$(stat -c %s image)
+	head -c 4096 /dev/zero | tr '\0' '\377' >>image
+	printf '%b' "$(printf %016x "$at" | sed 's/../\\x&/g')" >entry
+	for _ in $(seq 8); do cat entry entry >more && mv more entry; done
+	dd if=entry of=image bs=1 seek="$(l1)" conv=notrunc status=none
+	limited "$COWIMG" check -f qcow image
+	[ $? = 2 ] || { cat refused.log; return 1; }
+	tail -n 2 refused.out
+	[ "$(wc -l <refused.out)" = 102 ] && grep -q '^DAMAGE: and 667 more' refused.out &&
+		grep -q '^image: 767 damaged' refused.out
+}
+
 # The disk needs two L2 tables, of which there is one.
 make_random contents 200k "$SEED"
 dd if=/dev/urandom of=contents bs=64k count=2 conv=notrunc status=none
@@ -52,4 +71,5 @@ truncate -s 3m contents
 for case in "$FORMATS_SRC"/qcow-bad/*; do
 	check "${case##*/}: $(sed -n 's/^WHAT="\(.*\)"$/\1/p' "$case")" bad "$case"
 done
+check "one L2 table with 256 names is read once" many_names
 finish

@@ -8,6 +8,7 @@
 need qemu-img
 need qemu-io
 need python3
+COWIMG=$(built tools/cowimg)
 MAKE="python3 $FORMATS_SRC/vmdk-make.py"
 
 u32() { $MAKE u32 bad.vmdk "$1" "$2"; }
@@ -73,7 +74,36 @@ bad()
 	esac
 )
 
+# 256 entries of each directory at one grain table, of 512 bad entries: it is told of
+# once, and the repair makes no copy of it.
+many_names()
+{
+	local table size
+	rm -f bad.vmdk
+	qemu-img create -q -f vmdk bad.vmdk 8g || return
+	python3 - <<-'PY'
+	import struct
+	f = open("bad.vmdk", "r+b")
+	rgd, gd = struct.unpack_from("<QQ", f.read(512), 48)
+	f.seek(gd * 512)
+	table = f.read(4)
+	f.seek(gd * 512)
+	f.write(table * 256)
+	f.seek(rgd * 512)
+	f.write(bytes(1024))
+	f.seek(struct.unpack("<I", table)[0] * 512)
+	f.write(b"\xff" * 2048)
+	PY
+	size=$(stat -c %s bad.vmdk)
+	limited "$COWIMG" check -r -f vmdk bad.vmdk
+	[ $? = 2 ] || { cat refused.log; return 1; }
+	tail -n 2 refused.out
+	[ "$(wc -l <refused.out)" = 102 ] && grep -q '^bad.vmdk: 767 damaged' refused.out &&
+		[ $(($(stat -c %s bad.vmdk) - size)) -le 131072 ]
+}
+
 for f in "$FORMATS_SRC"/vmdk-bad/*; do
 	check "${f##*/}: $(sed -n '2s/^# //p' "$f")" bad "$f"
 done
+check "one grain table with 256 names is read once" many_names
 finish
