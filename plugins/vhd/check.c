@@ -7,7 +7,10 @@
  *  2. A block that is cut off by the end of the file gets the missing part,
  *     of zeroes.  One whose place begins past it was lost: its entry is
  *     freed, as is one that points into metadata.
- *  3. A block in the place of another one gets a copy of what it reads as.
+ *  3. A block in the place of another one gets a copy of what it reads as;
+ *     but not where there are more of them than blocks with a place of their
+ *     own: a few bytes of such an image would fill the file system.  Then
+ *     nothing that follows is done.
  *  4. What lies between two blocks and is neither's is given back.
  *  5. The file is cut behind the last block, and its footer written there.
  */
@@ -25,6 +28,8 @@ struct checking {
 	uint64_t file_bytes;
 	uint64_t end;		/* of the last block, or of the metadata */
 	bool foreign;		/* without blocks, others' metadata may lie behind it */
+	uint64_t copies;	/* of blocks, that a repair makes */
+	bool too_many;
 };
 
 static int set_entry(struct checking *c, uint32_t block, uint32_t sector)
@@ -146,12 +151,19 @@ static int copy_block(struct checking *c, const struct vhd_block *b)
 	return ret ? ret : set_entry(c, b->block, (uint32_t)(to / VHD_SECTOR));
 }
 
+/* It could be where it points to, if no other one were there. */
+static bool wants_copy(const struct checking *c, const struct vhd_block *b)
+{
+	return !vhd_place_fault(c->v, (uint64_t)b->sector * VHD_SECTOR,
+				c->file_bytes);
+}
+
 static int repair_block(struct checking *c, const struct vhd_block *b)
 {
 	uint64_t place = (uint64_t)b->sector * VHD_SECTOR;
 	uint64_t end = place + vhd_place_bytes(c->v);
 
-	if (!vhd_place_fault(c->v, place, c->file_bytes))
+	if (wants_copy(c, b))
 		return copy_block(c, b);
 	if (place < c->file_bytes && end > c->file_bytes &&
 	    !vhd_place_fault(c->v, place, end))
@@ -162,10 +174,11 @@ static int repair_block(struct checking *c, const struct vhd_block *b)
 static int found_fault(void *ctx, const struct vhd_block *b, const char *what)
 {
 	struct checking *c = ctx;
-	int ret = c->repair ? repair_block(c, b) : 0;
+	bool repair = c->repair && !(c->too_many && wants_copy(c, b));
+	int ret = repair ? repair_block(c, b) : 0;
 
 	if (!ret)
-		cow_check_found(c->check, COW_FOUND_CORRUPT, c->repair,
+		cow_check_found(c->check, COW_FOUND_CORRUPT, repair,
 			"the entry of block %u, at offset %llu, %s", b->block,
 			(unsigned long long)(c->v->h.table_offset +
 					     b->block * 4ull), what);
@@ -175,6 +188,38 @@ static int found_fault(void *ctx, const struct vhd_block *b, const char *what)
 static int nothing_new(void *ctx, const struct vhd_block *b, const char *what)
 {
 	return 0;
+}
+
+static int count_copy(void *ctx, const struct vhd_block *b, const char *what)
+{
+	struct checking *c = ctx;
+
+	c->copies += wants_copy(c, b);
+	return 0;
+}
+
+static int check_blocks(struct checking *c)
+{
+	struct vhd_block *blocks = NULL;
+	uint32_t count = 0;
+	int ret;
+
+	ret = vhd_blocks_get(c->v, c->file_bytes, count_copy, c, &blocks,
+			     &count);
+	free(blocks);
+	if (ret)
+		return ret;
+	c->too_many = c->copies > count;
+	if (c->too_many && c->repair)
+		cow_check_found(c->check, COW_FOUND_CORRUPT, false,
+			"%llu blocks are in the places of %u others; they are not repaired: convert what can be read",
+			(unsigned long long)c->copies, count);
+	ret = vhd_blocks_get(c->v, c->file_bytes, found_fault, c, &blocks,
+			     &count);
+	free(blocks);
+	/* What is cut off or given back may be theirs. */
+	c->repair = c->repair && !c->too_many;
+	return ret;
 }
 
 /* --- Lost places ---------------------------------------------------------- */
@@ -276,9 +321,7 @@ int vhd_check(void *handle, struct cow_check *check, bool repair)
 	struct checking c = {
 		.v = handle, .check = check, .repair = repair,
 	};
-	struct vhd_block *blocks = NULL;
 	struct cow_file_stat st;
-	uint32_t count;
 	int ret;
 
 	if (c.v->f.type == VHD_FIXED)
@@ -288,9 +331,7 @@ int vhd_check(void *handle, struct cow_check *check, bool repair)
 	if (!ret)
 		ret = check_copy(&c);
 	if (!ret)
-		ret = vhd_blocks_get(c.v, c.file_bytes, found_fault, &c,
-				     &blocks, &count);
-	free(blocks);
+		ret = check_blocks(&c);
 	if (!ret)
 		ret = check_places(&c);
 	return ret ? ret : check_end(&c);

@@ -328,4 +328,17 @@ for case in "$FORMATS_SRC"/vhd-bad/*; do
 	check "${case##*/}: can be written again" "$IMAGE_IO" open -w vhd bad.vhd
 	check "${case##*/}: qemu reads it" oracle_read vhd bad.vhd
 done
+
+# Six blocks are in the place of block 0: copies of all are more than there is.
+not_multiplied()
+{
+	local size n
+	cp good.vhd bad.vhd
+	for n in 1 3 4 5 6 7; do vhd set bad.vhd "bat[$n]=$(vhd get bad.vhd 'bat[0]')" || return; done
+	size=$(stat -c %s bad.vhd)
+	limited "$COWIMG" check -f vhd -r bad.vhd
+	[ $? = 2 ] && grep -q '6 blocks are in the places of 2 others; they are not repaired' refused.out &&
+		[ "$(stat -c %s bad.vhd)" = "$size" ] && expect_refused vhd bad.vhd 'place of block 0' -w
+}
+check "a repair does not make many blocks of few" not_multiplied
 finish
