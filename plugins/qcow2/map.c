@@ -11,7 +11,6 @@
 #include <common/num.h>
 
 #include <errno.h>
-#include <stdlib.h>
 
 /* What is said of one block. */
 struct spot {
@@ -129,7 +128,8 @@ static void look_write(struct view *v, uint64_t block, struct spot *s)
 	} else {
 		p = qcow2_pending_find(d, cluster);
 		if (!p || (qcow2_must_fill(d, e) &&
-			   !(p->filled >> (cluster - p->guest) & 1)))
+			   !(p->filled >> (cluster - p->guest) & 1)) ||
+		    (!p->tail && qcow2_tail_bytes(d, p)))
 			return;
 		base = qcow2_bytes(d, p->host + (cluster - p->guest));
 	}
@@ -328,29 +328,6 @@ static int want_places(struct view *v, uint64_t cluster, uint64_t *count)
 	return 0;
 }
 
-/*
- * What the last cluster has behind the end of the disk: nobody copies there,
- * and a disk that is made larger shows it.
- */
-static int zero_tail(struct qcow2 *d, uint64_t cluster,
-		     const struct qcow2_run *run)
-{
-	uint64_t last = qcow2_cluster(d, d->h.size - 1);
-	uint64_t used = d->h.size & (d->g.cluster_size - 1);
-	void *zeroes;
-	int ret;
-
-	if (!used || last < cluster || last >= cluster + run->count)
-		return 0;
-	zeroes = calloc(1, d->g.cluster_size - used);
-	if (!zeroes)
-		return -ENOMEM;
-	ret = cow_write(d->img, 0, zeroes, d->g.cluster_size - used,
-			qcow2_bytes(d, run->first + last - cluster) + used);
-	free(zeroes);
-	return ret;
-}
-
 static int give_places(struct view *v, uint64_t cluster)
 {
 	struct qcow2_run run;
@@ -360,8 +337,6 @@ static int give_places(struct view *v, uint64_t cluster)
 	ret = want_places(v, cluster, &want);
 	if (!ret)
 		ret = qcow2_alloc_run(v->d, want, &run);
-	if (!ret)
-		ret = zero_tail(v->d, cluster, &run);
 	if (ret)
 		return ret;
 	qcow2_pending_add(v->d, cluster, run.first, run.count == 64 ?
@@ -442,6 +417,12 @@ static int place_cluster(struct view *v, uint64_t cluster)
 			return ret;
 	}
 	p = qcow2_pending_find(d, cluster);
+	if (!p->tail && qcow2_tail_bytes(d, p)) {
+		ret = qcow2_zero_tail(d, p);
+		if (ret)
+			return ret;
+		p->tail = true;
+	}
 	if (!d->g.extended)
 		return 0;
 	if (!qcow2_must_fill(d, &v->e))

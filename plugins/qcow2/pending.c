@@ -92,7 +92,8 @@ void qcow2_pending_add(struct qcow2 *d, uint64_t guest, uint64_t host,
 	p->next = (slot + 1) % POOL;
 	if (e->mask)
 		forget(p, slot);
-	*e = (struct qcow2_pending){ guest, host, mask, 0, *at };
+	*e = (struct qcow2_pending){ .guest = guest, .host = host,
+				    .mask = mask, .next = *at };
 	*at = slot;
 }
 

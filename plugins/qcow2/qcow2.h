@@ -15,7 +15,8 @@
  *	map.c		->map()
  *	write.c		->copied(), ->discard(), ->write_zeroes()
  *	compress.c	->read(): compressed clusters, and the file's ragged end
- *	unshare.c	whole clusters copied by us, for subclusters' sake
+ *	unshare.c	whole clusters copied by us, for subclusters' sake, and
+ *			what the last one has behind the end of the disk
  *	snapshot.c	the table of internal snapshots
  *	walk.c		all clusters that anything refers to
  *	named.c		... and the tables that lead there, each once
@@ -74,6 +75,7 @@ struct qcow2_pending {
 	uint64_t mask;		/* bit n: guest + n has host + n */
 	uint64_t filled;	/* unshare.c: its contents stand there */
 	uint32_t next;		/* in the hash, or QCOW2_NO_PENDING */
+	bool tail;		/* unshare.c: what is behind the disk's end is zero */
 };
 
 #define QCOW2_NO_PENDING UINT32_MAX
@@ -136,7 +138,7 @@ struct qcow2 {
 	struct qcow2_alloc alloc;
 	struct qcow2_reserved reserved;
 	struct qcow2_freed freed;
-	/* ->read() only: it runs in another thread. */
+	/* ->read() and cow_work() only: they run in another thread. */
 	uint8_t *packed, *unpacked;
 };
 
@@ -270,6 +272,14 @@ void qcow2_committed(void *handle, int status);
 bool qcow2_must_fill(const struct qcow2 *d, const struct qcow2_entry *e);
 /* Restarted.  Let the data of e stand at place (bytes), durably. */
 int qcow2_fill(struct qcow2 *d, const struct qcow2_entry *e, uint64_t place);
+/*
+ * What the disk's last cluster, if it is one of p, has behind the disk's end:
+ * nobody copies there, and a disk that is made larger shows it.
+ */
+uint64_t qcow2_tail_bytes(const struct qcow2 *d,
+			  const struct qcow2_pending *p);
+/* Restarted.  Let it be zero at its place, as durable as data is. */
+int qcow2_zero_tail(struct qcow2 *d, const struct qcow2_pending *p);
 
 /* --- compress.c ----------------------------------------------------------- */
 

@@ -7,13 +7,14 @@
  * place has to change (the cluster is compressed, or snapshots share it)
  * the data of all subclusters is put there, durably, before a block may go
  * there; and ->copied() of any of them then refers to it for all.
+ *
+ * And zeroes behind the end of the disk, in its last cluster.
  */
 #include "qcow2.h"
 
 #include <common/num.h>
 
-#include <errno.h>
-#include <stdlib.h>
+#include <string.h>
 
 bool qcow2_must_fill(const struct qcow2 *d, const struct qcow2_entry *e)
 {
@@ -65,4 +66,41 @@ int qcow2_fill(struct qcow2 *d, const struct qcow2_entry *e, uint64_t place)
 	};
 
 	return cow_work(d->img, fill, &f, sizeof(f));
+}
+
+/* --- Behind the end of the disk ---------------------------------------------- */
+
+/* Without padding, too. */
+struct tail {
+	struct qcow2 *d;
+	uint64_t offset, bytes;
+};
+
+static int zero(const void *arg)
+{
+	const struct tail *t = arg;
+
+	memset(t->d->unpacked, 0, t->bytes);
+	return cow_write(t->d->img, 0, t->d->unpacked, t->bytes, t->offset);
+}
+
+uint64_t qcow2_tail_bytes(const struct qcow2 *d,
+			  const struct qcow2_pending *p)
+{
+	uint64_t last = qcow2_cluster(d, d->h.size - 1);
+	uint64_t used = d->h.size & (d->g.cluster_size - 1);
+
+	if (!used || last < p->guest || last - p->guest >= QCOW2_GROUP_MAX ||
+	    !(p->mask >> (last - p->guest) & 1))
+		return 0;
+	return d->g.cluster_size - used;
+}
+
+int qcow2_zero_tail(struct qcow2 *d, const struct qcow2_pending *p)
+{
+	uint64_t last = qcow2_cluster(d, d->h.size - 1);
+	struct tail t = { .d = d, .bytes = qcow2_tail_bytes(d, p) };
+
+	t.offset = qcow2_bytes(d, p->host + (last - p->guest) + 1) - t.bytes;
+	return cow_work(d->img, zero, &t, sizeof(t));
 }

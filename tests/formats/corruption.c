@@ -1002,6 +1002,35 @@ static void the_tail_of_the_last_cluster_is_zero(void)
 	close_image();
 }
 
+/* When that cannot be written the place waits for who asks again. */
+static void a_tail_that_fails_loses_no_place(void)
+{
+	struct place p;
+	uint64_t last;
+
+	if (strcmp(variant->format, "qcow2") || variant->base)
+		return;
+	MUST(!system("qemu-img create -q -f qcow2 image 1049088"));
+	disk_watch("image");
+	open_image();
+	MUST(!kernel_write('t', SECTOR, 0));
+	MUST(!kernel_flush());
+	last = info.nr_blocks - 1;
+	close_image();
+	open_image();
+	p = place_of(last);
+	close_image();
+	open_image();
+	disk_break(p.offset, info.block_size);
+	MUST(ask(last, COW_QUERY_WRITE) == -EIO);
+	disk_break(0, 0);
+	MUST(place_of(last).offset == p.offset);
+	MUST(!kernel_write('u', SECTOR, MIB));
+	MUST(!kernel_flush());
+	close_image();
+	check_closed(false);
+}
+
 /* However much was told again, here 32 slices of refcounts: the space behind it is found. */
 static void space_is_behind_what_was_told_again(void)
 {
@@ -1532,6 +1561,7 @@ static const struct test {
 	T(refcounts_are_made_anew_on_a_device),
 	T(a_snapshot_keeps_what_it_holds),
 	T(the_tail_of_the_last_cluster_is_zero),
+	T(a_tail_that_fails_loses_no_place),
 	T(space_is_behind_what_was_told_again),
 	T(a_freed_place_waits_for_the_commit),
 	T(two_first_writes_at_once_get_one_place),
