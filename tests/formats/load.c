@@ -4,6 +4,8 @@
  *
  * A disk may be of terabytes: the operations meet in a few windows, at its
  * start, its end and at random places between, so that they meet each other.
+ * The mirror is as large as the disk; or it holds only the windows, one after
+ * the other, of a disk that is larger than a file can be.
  */
 #include "image-io.h"
 
@@ -28,13 +30,14 @@ struct range {
 struct mirror {
 	char *path;
 	int fd;
+	bool windows;	/* it holds only them */
 };
 
 static struct range windows[NR_WINDOWS];
 static unsigned int nr_windows;
 static uint8_t buf[WINDOW], expected[WINDOW];
 
-static void set_windows(uint64_t size)
+static void set_windows(uint64_t size, uint64_t align)
 {
 	unsigned int i;
 
@@ -47,7 +50,7 @@ static void set_windows(uint64_t size)
 	for (i = 0; i < nr_windows; i++) {
 		uint64_t at = chance(size - WINDOW);
 
-		windows[i].offset = num_round_down(at, SECTOR);
+		windows[i].offset = num_round_down(at, align);
 		windows[i].len = WINDOW;
 	}
 	windows[0].offset = 0;
@@ -90,15 +93,29 @@ static struct range any_range(const struct image *img)
 
 /* --- The mirror ----------------------------------------------------------- */
 
+/* Windows are aligned then, and no range is in two of them. */
+static uint64_t mirror_at(const struct mirror *m, struct range r)
+{
+	unsigned int i = 0;
+
+	if (!m->windows)
+		return r.offset;
+	while (r.offset - windows[i].offset >= WINDOW)
+		i++;
+	return i * WINDOW + r.offset - windows[i].offset;
+}
+
 static void mirror_write(const struct mirror *m, const void *data,
 			 struct range r)
 {
-	must_file(file_pwrite_all(m->fd, data, r.len, r.offset), m->path);
+	must_file(file_pwrite_all(m->fd, data, r.len, mirror_at(m, r)),
+		  m->path);
 }
 
 static void mirror_read(const struct mirror *m, void *data, struct range r)
 {
-	must_file(file_pread_all(m->fd, data, r.len, r.offset), m->path);
+	must_file(file_pread_all(m->fd, data, r.len, mirror_at(m, r)),
+		  m->path);
 }
 
 static void mirror_open(struct mirror *m, const char *path, uint64_t size)
@@ -110,7 +127,8 @@ static void mirror_open(struct mirror *m, const char *path, uint64_t size)
 	if (m->fd < 0)
 		must_file(-errno, path);
 	must_file(file_size(m->fd, &is), path);
-	if (is != size)
+	m->windows = is == NR_WINDOWS * WINDOW && size > is && !(size % WINDOW);
+	if (is != size && !m->windows)
 		die("%s: has %llu bytes, but the disk has %llu", path,
 		    (unsigned long long)is, (unsigned long long)size);
 }
@@ -118,12 +136,12 @@ static void mirror_open(struct mirror *m, const char *path, uint64_t size)
 /* From now on writes go to a copy of the windows; all else is a hole. */
 static void mirror_fork(struct mirror *m, uint64_t size)
 {
-	struct mirror copy;
+	struct mirror copy = { .windows = m->windows };
 	unsigned int i;
 
 	if (asprintf(&copy.path, "%s.now", m->path) < 0)
 		must_file(-ENOMEM, m->path);
-	copy.fd = file_make(copy.path, size);
+	copy.fd = file_make(copy.path, m->windows ? NR_WINDOWS * WINDOW : size);
 	for (i = 0; i < nr_windows; i++) {
 		uint64_t at, end = windows[i].offset + windows[i].len;
 
@@ -251,7 +269,7 @@ void load(struct image *img, const char *path, uint64_t ops, bool commit)
 	struct mirror m;
 
 	mirror_open(&m, path, img->size);
-	set_windows(img->size);
+	set_windows(img->size, m.windows ? WINDOW : SECTOR);
 	for (i = tail; i < ops; i++)
 		any_op(img, &m);
 	must(cow_flush(img->chain));
