@@ -55,7 +55,7 @@ many_names()
 	at=$(stat -c %s image)
 	head -c 4096 /dev/zero | tr '\0' '\377' >>image
 	printf '%b' "$(printf %016x "$at" | sed 's/../\\x&/g')" >entry
-	for _ in $(seq 8); do cat entry entry >more && mv more entry; done
+	for _ in $(seq 8); do cat entry entry >doubled && mv doubled entry; done
 	dd if=entry of=image bs=1 seek="$(l1)" conv=notrunc status=none
 	limited "$COWIMG" check -f qcow image
 	[ $? = 2 ] || { cat refused.log; return 1; }

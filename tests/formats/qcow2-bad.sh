@@ -168,7 +168,7 @@ refused_write() { expect_refused qcow2 image "$1" -w; }
 put64() { poke "$1" "$2" "$(printf %016x "$3" | sed 's/../\\x&/g')"; }
 
 # twice FILE TIMES: it is made so often twice as long.
-twice() { local i; for i in $(seq "$2"); do cat "$1" "$1" >more && mv more "$1" || return; done; }
+twice() { local i; for i in $(seq "$2"); do cat "$1" "$1" >doubled && mv doubled "$1" || return; done; }
 
 # append FILE: to the image, at a cluster of its own; AT says where.
 append()
