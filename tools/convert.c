@@ -250,6 +250,7 @@ int convert(const struct convert *job)
 	p.plugins = target.plugins;
 	p.path = job->source;
 	p.format = job->format;
+	p.options = job->options;
 	ret = cow_chain_open(&p, &c.from);
 	if (ret)
 		return ret;

@@ -7,6 +7,7 @@
 struct convert {
 	const char *source;
 	const char *format;		/* of the source */
+	const char *const *options;	/* for opening it, or NULL */
 	/* The target; its size and contents are those of the source. */
 	struct cow_create_params target;
 	uint64_t *written;		/* bytes of data that it took, or NULL */

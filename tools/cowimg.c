@@ -28,6 +28,8 @@ static const char usage[] =
 "                           those of the new image, amend those to change,\n"
 "                           others those of opening it; several are separated\n"
 "                           by commas\n"
+"      --source-option=NAME=VALUE\n"
+"                           convert: an option for opening SOURCE\n"
 "  -b, --backing=PATH       create, convert: the new image is based on PATH\n"
 "  -F, --backing-format=FORMAT\n"
 "                           format of the backing image\n"
@@ -72,6 +74,7 @@ static int cmd_convert(const struct job *job)
 		.written = &written,
 		.source = job->args[0],
 		.format = job->format,
+		.options = job->source_options.list,
 		.target = job_target(job, job->args[1], job->output_format),
 	};
 
@@ -129,6 +132,7 @@ static const struct option long_options[] = {
 	{ "output-format", required_argument, NULL, 'O' },
 	{ "plugin-dir", required_argument, NULL, OPT_PLUGIN_DIR },
 	{ "repair", no_argument, NULL, 'r' },
+	{ "source-option", required_argument, NULL, OPT_SOURCE_OPTION },
 	{ "version", no_argument, NULL, 'V' },
 	{ NULL, 0, NULL, 0 }
 };
@@ -145,7 +149,7 @@ static const struct command {
 	{ "check", "for\2\3", 1, 1, true, cmd_check },
 	{ "map", "fo\2\3", 1, 1, true, cmd_map },
 	{ "amend", "fo\3", 1, 1, true, cmd_amend },
-	{ "convert", "fOobFs\1\2\3", 2, 2, true, cmd_convert },
+	{ "convert", "fOobFs\1\2\3\4", 2, 2, true, cmd_convert },
 };
 
 static int check_job(const struct job *job, const struct command *command)

@@ -16,6 +16,8 @@ static const char usage[] =
 "  -b BACKING               IMAGE is based on BACKING, and holds what differs\n"
 "  -F FORMAT                format of BACKING\n"
 "  -o NAME=VALUE            options of the format, separated by commas\n"
+"      --source-option=NAME=VALUE\n"
+"                           an option for opening SOURCE\n"
 "      --force              replace an existing IMAGE, overwrite a block device\n"
 "      --plugin-dir=DIR     look for plugins in DIR first\n"
 "  -h, --help               show this help\n"
@@ -49,6 +51,7 @@ static int img2qcow(struct job *job)
 	if (ret)
 		return ret;
 	c.format = job->format;
+	c.options = job->source_options.list;
 	c.target = job_target(job, job->args[1], format);
 	return convert(&c);
 }
@@ -57,6 +60,7 @@ const struct qcow_tool qcow_tool = {
 	.name = "img2qcow",
 	.usage = usage,
 	.options = "b:f:F:ho:O:V",
+	.source = true,
 	.least = 2,
 	.most = 2,
 	.arguments = "a source and a new image must be named",

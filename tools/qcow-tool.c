@@ -11,6 +11,7 @@ static const struct option long_options[] = {
 	{ "force", no_argument, NULL, OPT_FORCE },
 	{ "help", no_argument, NULL, 'h' },
 	{ "plugin-dir", required_argument, NULL, OPT_PLUGIN_DIR },
+	{ "source-option", required_argument, NULL, OPT_SOURCE_OPTION },
 	{ "version", no_argument, NULL, 'V' },
 	{ NULL, 0, NULL, 0 }
 };
@@ -55,6 +56,8 @@ int main(int argc, char **argv)
 			printf("%s %s\n", tool_name, PACKAGE_VERSION);
 			return tool_end(0);
 		}
+		if (c == OPT_SOURCE_OPTION && !qcow_tool.source)
+			c = '?';
 		if (job_option(&job, c))
 			return 1;
 	}

@@ -12,6 +12,7 @@ extern const struct qcow_tool {
 	const char *name;
 	const char *usage;
 	const char *options;	/* for getopt, of bfFoO */
+	bool source;		/* takes --source-option */
 	int least, most;	/* arguments */
 	const char *arguments;	/* what must be named, in words */
 	/* 0 or an error that was reported. */

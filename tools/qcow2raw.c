@@ -12,6 +12,8 @@ static const char usage[] =
 "its backing images to TARGET, a sparse file or a block device.\n"
 "\n"
 "  -f FORMAT                qcow or qcow2 (what SOURCE looks like)\n"
+"      --source-option=NAME=VALUE\n"
+"                           an option for opening SOURCE\n"
 "      --force              replace an existing TARGET, overwrite a block device\n"
 "      --plugin-dir=DIR     look for plugins in DIR first\n"
 "  -h, --help               show this help\n"
@@ -44,6 +46,7 @@ static int qcow2raw(struct job *job)
 	if (ret)
 		return ret;
 	c.format = job->format;
+	c.options = job->source_options.list;
 	c.target = job_target(job, job->args[1], "raw");
 	return convert(&c);
 }
@@ -52,6 +55,7 @@ const struct qcow_tool qcow_tool = {
 	.name = "qcow2raw",
 	.usage = usage,
 	.options = "f:hV",
+	.source = true,
 	.least = 2,
 	.most = 2,
 	.arguments = "a source and a target must be named",

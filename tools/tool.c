@@ -86,7 +86,7 @@ int tool_options_add(struct tool_options *options, char *text)
 
 	while ((one = strsep(&text, ","))) {
 		if (options->count == TOOL_OPTIONS_MAX)
-			return usage_error("too many options are given by -o");
+			return usage_error("too many options of the format are given");
 		options->list[options->count++] = one;
 	}
 	return 0;
@@ -139,6 +139,8 @@ int job_option(struct job *job, int c)
 		return 0;
 	case 's':
 		return set_block_size(job);
+	case OPT_SOURCE_OPTION:
+		return tool_options_add(&job->source_options, optarg);
 	case OPT_FORCE:
 		job->force = true;
 		return 0;

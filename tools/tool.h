@@ -52,6 +52,7 @@ struct job {
 	const char *backing;		/* -b */
 	const char *backing_format;	/* -F */
 	struct tool_options options;	/* -o */
+	struct tool_options source_options;	/* --source-option */
 	uint64_t block_size;		/* -s; 0: the format's default */
 	bool force, json, repair;
 	char **args;
@@ -63,6 +64,7 @@ enum {
 	OPT_FORCE = 1,
 	OPT_JSON,
 	OPT_PLUGIN_DIR,
+	OPT_SOURCE_OPTION,
 };
 
 /* Of the disk, from the second argument.  The error is reported. */
