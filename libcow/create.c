@@ -23,6 +23,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* Of a device, between two questions whether to go on. */
+#define ZERO_STEP (64u << 20)
+
 struct creation {
 	const struct cow_create_params *p;
 	const struct cow_log *log;
@@ -207,8 +210,14 @@ static int open_temp(struct creation *c, int *fd)
 	return report(c, -errno, "cannot be created");
 }
 
+static int zeroing(const struct creation *c, uint64_t done, uint64_t size)
+{
+	return c->p->zeroing ? c->p->zeroing(c->p->ctx, done, size) : 0;
+}
+
 static int zero_device(const struct creation *c, struct cow_file *f)
 {
+	uint64_t at, n;
 	int ret;
 
 	if (f->size < c->needs)
@@ -216,8 +225,16 @@ static int zero_device(const struct creation *c, struct cow_file *f)
 			"%s: is too small: the new image needs %llu bytes, and the device has %llu",
 			c->p->path, (unsigned long long)c->needs,
 			(unsigned long long)f->size);
-	ret = cow_file_zero(f, 0, f->size);
-	return ret ? report(c, ret, "cannot be overwritten with zeroes") : 0;
+	ret = zeroing(c, 0, f->size);
+	for (at = 0; !ret && at < f->size; at += n) {
+		n = num_min(f->size - at, ZERO_STEP);
+		ret = cow_file_zero(f, at, n);
+		if (ret)
+			return report(c, ret,
+				      "cannot be overwritten with zeroes");
+		ret = zeroing(c, at + n, f->size);
+	}
+	return ret;
 }
 
 /* Plugins count on a file of zeroes. */

@@ -138,8 +138,9 @@ static int copy_piece(struct copy *c, const struct extent *e, uint64_t start,
 	return ret;
 }
 
-static int interrupted(const struct copy *c)
+static int interrupted(struct copy *c)
 {
+	progress_end(&c->progress);
 	return fail(-EINTR, "%s: was not made: stopped by signal %d",
 		    c->job->target.path, (int)stopped);
 }
@@ -231,12 +232,25 @@ static int fill(void *ctx, struct cow_chain *to)
 		return ret;
 	c->buf = malloc(PIECE);
 	c->old = malloc(PIECE);
-	progress_start(&c->progress, c->size);
+	progress_start(&c->progress, c->size, "");
 	ret = c->buf && c->old ? copy_all(c) : -ENOMEM;
 	progress_end(&c->progress);
 	free(c->buf);
 	free(c->old);
 	return ret;
+}
+
+/* A device, before it is filled. */
+static int zeroing(void *ctx, uint64_t done, uint64_t size)
+{
+	struct copy *c = ctx;
+
+	if (!done)
+		progress_start(&c->progress, size, " of zeroes");
+	progress_at(&c->progress, done, done);
+	if (done == size)
+		progress_end(&c->progress);
+	return stopped ? interrupted(c) : 0;
 }
 
 int convert(const struct convert *job)
@@ -263,11 +277,13 @@ int convert(const struct convert *job)
 			    job->source);
 	}
 	target.fill = fill;
+	target.zeroing = zeroing;
 	target.ctx = &c;
 	catch(SIGINT);
 	catch(SIGTERM);
 	catch(SIGHUP);
 	ret = cow_create_image(&target);
+	progress_end(&c.progress);
 	cow_chain_close(c.from);
 	if (job->written)
 		*job->written = c.written;

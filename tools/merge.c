@@ -100,7 +100,7 @@ static int copy_all(struct cow_chain *from, struct cow_chain *to,
 
 	*written = 0;
 	cow_chain_info(from, &info);
-	progress_start(&progress, info.size);
+	progress_start(&progress, info.size, "");
 	while (!ret && at < info.size) {
 		ret = cow_where(from, at, info.size - at, &w);
 		if (ret)

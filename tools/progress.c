@@ -17,10 +17,11 @@ static double now(void)
 	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
 }
 
-void progress_start(struct progress *p, uint64_t total)
+void progress_start(struct progress *p, uint64_t total, const char *what)
 {
 	p->on = isatty(STDERR_FILENO);
 	p->total = total;
+	p->what = what;
 	p->start = now();
 	p->shown = 0;
 }
@@ -37,8 +38,8 @@ static void show(struct progress *p, uint64_t done, uint64_t written)
 	bar[WIDTH] = 0;
 	size_text((uint64_t)((double)written / (seconds > 0.01 ? seconds :
 							       0.01)), rate);
-	fprintf(stderr, "\r[%s] %3d%%  %s/s    ", bar, (int)(part * 100),
-		rate);
+	fprintf(stderr, "\r[%s] %3d%%  %s/s%s    ", bar, (int)(part * 100),
+		rate, p->what);
 	fflush(stderr);
 }
 
@@ -55,4 +56,5 @@ void progress_end(struct progress *p)
 {
 	if (p->on)
 		fputc('\n', stderr);
+	p->on = false;
 }

@@ -8,12 +8,14 @@
 /* A bar on stderr, if that is a terminal. */
 struct progress {
 	uint64_t total;
+	const char *what;	/* after the rate */
 	double start, shown;	/* seconds */
 	bool on;
 };
 
-void progress_start(struct progress *p, uint64_t total);
+void progress_start(struct progress *p, uint64_t total, const char *what);
 void progress_at(struct progress *p, uint64_t done, uint64_t written);
+/* Nothing, where no bar is shown any more. */
 void progress_end(struct progress *p);
 
 #endif /* PROGRESS_H */

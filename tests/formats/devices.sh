@@ -67,6 +67,25 @@ cowimg create -f dscow -b "$dev" -F raw over.dscow || fail "over a device"
 cowimg convert -f dscow -O raw over.dscow flat.raw && cmp flat.raw "$dev" || fail "of a chain"
 echo "ok: to and from a device"
 
+# Large, so that it is not all zeroes yet when the signal comes.
+truncate -s 4t huge
+huge=$(losetup --show -f huge) || exit 1
+loops+=("$huge")
+timeout -s TERM 0.3 cowimg convert --force -f raw -O raw disk.raw "$huge" 2>err
+[ $? = 124 ] || fail "went on after a signal: $(cat err)"
+[ "$(cat err)" = "cowimg: $huge: was not made: stopped by signal 15" ] || fail "stopped, it says: $(cat err)"
+echo "ok: stopped while a device gets its zeroes"
+if command -v script >/dev/null; then
+	script -qec "timeout --foreground -s TERM 1 cowimg convert --force -f raw -O raw disk.raw $huge" /dev/null |
+		tr '\r' '\n' >out
+	grep -qE '\] +[0-9]+%  [0-9.]+ [KMGT]?i?B/s of zeroes' out || fail "no bar for the zeroes: $(cat out)"
+	grep -q "^cowimg: $huge: was not made" out || fail "the sentence is not on a line of its own: $(cat out)"
+	echo "ok: a bar meanwhile"
+fi
+losetup -d "$huge"
+unset "loops[-1]"
+rm huge
+
 cowimg create --force -f dscow -b disk.raw -F raw "$dev" && cowimg check -f dscow "$dev" &&
 	cowimg convert -f dscow -O raw "$dev" plain.raw && cmp plain.raw disk.raw ||
 	fail "an overlay on a device"

@@ -364,7 +364,13 @@ struct cow_create_params {
 	 * A failure is the failure of all.
 	 */
 	int (*fill)(void *ctx, struct cow_chain *chain);
-	void *ctx;
+	/*
+	 * Called before, during and after the time in which a block device is
+	 * filled with zeroes, which may take hours: done of size bytes are.
+	 * What is not 0 (reported) ends it.  May be NULL.
+	 */
+	int (*zeroing)(void *ctx, uint64_t done, uint64_t size);
+	void *ctx;			/* of both */
 };
 
 /*
