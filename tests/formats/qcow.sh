@@ -129,15 +129,6 @@ for cluster in 512 4k 64k; do
 	check "written in turns with qemu, clusters of $cluster" in_turns "$cluster"
 done
 
-# Each option that the plugin takes is in its man page, and no other.
-man_page()
-{
-	local plugin=$FORMATS_SRC/../../plugins/qcow
-	diff <(sed -n 's/^\t{ "\([a-z0-9_]*\)", .*/\1/p' "$plugin/qcow.c" | sort) \
-		<(sed -n 's/^\.It Cm \([a-z0-9_]*\) Ns = .*/\1/p' "$plugin/cowd-qcow.5" | sort)
-}
-check "the man page names the options" man_page
-
 # wrong WHAT TEXT OPTION...: cannot be created, and nothing is left.
 wrong()
 {

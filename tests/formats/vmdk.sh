@@ -165,15 +165,6 @@ if command -v vmdkinfo >/dev/null; then
 		grep -q "20971520 bytes" i'
 fi
 
-# Each option that the plugin takes is in its man page, and no other.
-man_page()
-{
-	local plugin=$FORMATS_SRC/../../plugins/vmdk
-	diff <(sed -n 's/^\t{ "\([a-z-]*\)", .*/\1/p' "$plugin/vmdk.c" | sort) \
-		<(sed -n 's/^\.It Cm \([a-z-]*\) Ns = .*/\1/p' "$plugin/cowd-vmdk.7" | sort)
-}
-check "the man page names the options" man_page
-
 # --- Parents -------------------------------------------------------------------
 
 # Parent of $1, overlay of $2, by qemu; we read, write, compare.

@@ -40,18 +40,30 @@ for tool in img2qcow qcow-create qcow2raw; do
 	same_options $tool $tool.1 || status=1
 done
 
-# The page of a plugin names the options that the plugin has.
+# The page of a plugin, DIR/NAME.c, names the options that the plugin has, and no others.
 plugin_options()
 {
-	local dir=$src/../plugins/$1 have page
-	have=$(sed -n 's/^\t{ "\([a-z_]*\)", ".*/\1/p' "$dir/$1.c" | sort)
-	page=$(sed -n 's/^\.It Cm \([a-z_]*\) Ns = .*/\1/p' "$dir/cowd-$1.5" | sort)
-	[ -n "$have" ] || { echo "$1 has no options"; return 1; }
-	[ "$have" = "$page" ] && return
-	echo "the options of $1 and its page differ:"
-	diff <(echo "$have") <(echo "$page")
-	return 1
+	local dir=${1%/*} name page have listed
+	name=$(basename "$1" .c)
+	page=$(echo "$dir/cowd-$name".[57])
+	[ -e "$page" ] || { echo "$name has no page"; return 1; }
+	have=$(sed -n 's/^\t{ "\([a-z0-9_-]*\)", ".*/\1/p' "$1" | sort)
+	listed=$(sed -n 's/^\.It Cm \([a-z0-9_-]*\) Ns = .*/\1/p' "$page" | sort -u)
+	[ -n "$have" ] || ! grep -q '\.options = ' "$1" || { echo "the options of $name are not found"; return 1; }
+	if [ "$have" != "$listed" ]; then
+		echo "the options of $name and its page differ:"
+		diff <(echo "$have") <(echo "$listed")
+		return 1
+	fi
+	mandoc -Tlint -Wwarning "$page"
 }
 
-plugin_options qcow2 || status=1
+plugins=0
+for plugin in "$src"/../plugins/*/; do
+	plugin=$plugin$(basename "$plugin").c
+	[ -e "$plugin" ] || continue
+	plugins=$((plugins + 1))
+	plugin_options "$plugin" || status=1
+done
+[ "$plugins" -gt 0 ] || { echo "there are no plugins"; status=1; }
 exit $status
