@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
-# cowimg: what it prints and makes, its exit statuses, and that nothing is lost
-# or left when it cannot end well.
+# cowimg: what it prints and makes, its exit statuses, and that nothing is lost or left when it
+# cannot end well; that also of img2qcow and qcow2raw.
 . "${srcdir:-$(dirname "$0")}/lib.sh"
 need qemu-img
 need jq
@@ -121,10 +121,32 @@ check "zeroes over data" bash -c "truncate -s 6m zero.raw &&
 check "read as zeroes" same_disk raw zero.raw dscow z.dscow
 check "bases are as they were" cmp base.raw kept.raw
 
-on_terminal() { script -qec "'$COWIMG' convert -f raw -O raw a.raw seen.raw" /dev/null | tr '\r' '\n'; }
-check "a bar and a rate on a terminal" bash -c \
-	"$(declare -f on_terminal); COWIMG=$COWIMG on_terminal | grep -E '\] +100%  [0-9.]+ [KMG]?i?B/s'"
-check "none elsewhere" bash -c "'$COWIMG' convert -f raw -O raw a.raw quiet.raw 2>err && [ ! -s err ]"
+# by TOOL NAME: COMMAND makes an image, to be named yet, of NAME.raw or NAME.qcow2.
+by()
+{
+	case $1 in
+	cowimg) COMMAND=("$COWIMG" convert -f raw -O raw "$2.raw") ;;
+	img2qcow) COMMAND=("$(built tools/img2qcow)" -f raw "$2.raw") ;;
+	qcow2raw) COMMAND=("$(built tools/qcow2raw)" "$2.qcow2") ;;
+	esac
+}
+tools=cowimg
+[ ! -e "$BUILD/plugins/qcow2/qcow2.la" ] || tools="cowimg img2qcow qcow2raw"
+
+bar()
+{
+	script -qec "${COMMAND[*]@Q} seen" /dev/null | tr '\r' '\n' >out
+	cat out
+	grep -qE '\] +100%  [0-9.]+ [KMG]?i?B/s' out
+}
+no_bar() { "${COMMAND[@]}" quiet 2>err && [ ! -s err ]; }
+qemu-img convert -f raw -O qcow2 a.raw a.qcow2
+for tool in $tools; do
+	by "$tool" a
+	check "$tool: a bar and a rate on a terminal" bar
+	check "$tool: none elsewhere" no_bar
+	rm -f seen quiet
+done
 
 # By seconds of the processor: reading 8 TiB of holes takes thousands.
 truncate -s 8t huge.raw
@@ -213,17 +235,26 @@ check "a chain that is not whole" says 1 "base.raw: cannot be opened" \
 	convert -f dscow -O raw o.dscow x.raw
 mv gone base.raw
 
-# Ends it at some moment: there is the whole image, or none.
+is_dense()
+{
+	if [ "$tool" = img2qcow ]; then
+		qemu-img check -f qcow2 s && qemu-img compare -f qcow2 -F raw s dense.raw
+	else
+		cmp dense.raw s
+	fi
+}
+
+# Ends COMMAND at some moment: there is the whole image, or none.
 stop_it()
 {
 	local signal=$1 after=$2 status
-	rm -f s.raw
+	rm -f s
 	state >before
-	timeout -s "$signal" "$after" "$COWIMG" convert -f raw -O raw dense.raw s.raw >out 2>err
+	timeout -s "$signal" "$after" "${COMMAND[@]}" s >out 2>err
 	status=$?
 	# It may be whole already when the signal comes.
-	if [ "$status" = 0 ] || [ -e s.raw ]; then
-		cmp dense.raw s.raw && rm s.raw
+	if [ "$status" = 0 ] || [ -e s ]; then
+		is_dense && rm s
 		return
 	fi
 	stops=$((stops + 1))
@@ -231,15 +262,20 @@ stop_it()
 	diff before now
 }
 dd if=/dev/urandom of=dense.raw bs=1M count=128 status=none
-stops=0
-for after in 0.01 0.03 0.06 0.1 0.2; do
-	check "SIGTERM after $after s" stop_it TERM "$after"
-	check "SIGKILL after $after s" stop_it KILL "$after"
+qemu-img convert -f raw -O qcow2 dense.raw dense.qcow2
+for tool in $tools; do
+	by "$tool" dense
+	stops=0
+	for after in 0.01 0.03 0.06 0.1 0.2; do
+		check "$tool: SIGTERM after $after s" stop_it TERM "$after"
+		check "$tool: SIGKILL after $after s" stop_it KILL "$after"
+	done
+	check "$tool: some were stopped ($stops of 10)" test "$stops" -gt 1
+	check "$tool: started again, it ends" "${COMMAND[@]}" s
+	check "$tool: as it reads" is_dense
+	rm -f s
 done
-check "some were stopped ($stops of 10)" test "$stops" -gt 1
-check "started again, it ends" run 0 convert -f raw -O raw dense.raw s.raw
-check "as it reads" cmp dense.raw s.raw
-rm dense.raw s.raw
+rm dense.raw dense.qcow2
 
 # --- disks of 0 bytes ----------------------------------------------------------
 
