@@ -110,6 +110,10 @@ on_device qcow2 qcow2
 qemu-img check -f qcow2 "$dev" || fail "qemu-img check of a device"
 on_device qcow2 qcow2 -o lazy_refcounts=on,cluster_size=4k
 on_device vmdk vmdk
+# The file's footer, wherever it stands, is not at the device's end.
+cowimg create --force -f vhd "$dev" 5m && cowimg check -f vhd "$dev" && cowimg check -f vhd -r "$dev" &&
+	cowimg convert -f vhd -O raw "$dev" none.raw && [ "$(stat -c %s none.raw)" = 5242880 ] || fail "vhd on a device"
+echo "ok: vhd on a device, not written"
 
 device small 4194304
 refused "is too small: .* needs 8388608 bytes" cowimg convert --force -f raw -O raw disk.raw "$dev"
