@@ -202,11 +202,25 @@ void tool_fact_text(void *ctx, const struct cow_fact *fact)
 			  (unsigned long long)fact->number);
 }
 
+/* A name that is told several times, as of extents, has a list. */
 void tool_fact_json(void *ctx, const struct cow_fact *fact)
 {
-	json_object_object_add(ctx, fact->name, fact->text ?
-		json_object_new_string(fact->text) :
-		json_object_new_uint64(fact->number));
+	json_object *value = fact->text ? json_object_new_string(fact->text) :
+					  json_object_new_uint64(fact->number);
+	json_object *before, *list;
+
+	if (!json_object_object_get_ex(ctx, fact->name, &before)) {
+		json_object_object_add(ctx, fact->name, value);
+		return;
+	}
+	if (json_object_is_type(before, json_type_array)) {
+		json_object_array_add(before, value);
+		return;
+	}
+	list = json_object_new_array();
+	json_object_array_add(list, json_object_get(before));
+	json_object_array_add(list, value);
+	json_object_object_add(ctx, fact->name, list);
 }
 
 void tool_json(json_object *o)

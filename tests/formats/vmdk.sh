@@ -5,6 +5,7 @@
 need qemu-img
 need qemu-io
 need python3
+need jq
 COWIMG=$(built tools/cowimg)
 MAKE="python3 $FORMATS_SRC/vmdk-make.py"
 ALL="monolithicSparse monolithicFlat twoGbMaxExtentSparse twoGbMaxExtentFlat streamOptimized"
@@ -280,6 +281,20 @@ mixed()
 		cmp -n 512512 -i 3584:0 a-flat out && expect_refused vmdk mix.vmdk "cannot be written \(ZERO\)" -w
 }
 check "flat, sparse and zero extents that begin anywhere" mixed
+
+# Each extent, as the text has it; a single one is no list.
+extents_told()
+{
+	qemu-img create -q -f vmdk -o subformat=twoGbMaxExtentSparse x.vmdk 5g &&
+		"$COWIMG" info --json -f vmdk x.vmdk >info && cat info &&
+		[ "$(jq '.details.extents' info)" = 3 ] &&
+		diff <(jq -r '.details.extent[]' info) \
+			<("$COWIMG" info -f vmdk x.vmdk | sed -n 's/^Extent: *//p') &&
+		[ "$(jq -r '.details.extent[2]' info | grep -c 'x-s003.vmdk')" = 1 ] &&
+		qemu-img create -q -f vmdk x.vmdk 1m && "$COWIMG" info --json -f vmdk x.vmdk |
+		jq -e '.details.extent | type == "string"'
+}
+check "all extents are told, to programs too" extents_told
 
 # --- Bugs that others had ------------------------------------------------------
 

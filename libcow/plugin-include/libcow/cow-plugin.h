@@ -501,7 +501,10 @@ void cow_check_found(struct cow_check *check, enum cow_severity severity,
 		     bool repaired, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
 
-/* name is for programs ("first-block"), label for people ("First block"). */
+/*
+ * name is for programs ("first-block"), label for people ("First block").  A name may
+ * come several times: programs get a list.
+ */
 void cow_describe_u64(struct cow_describe *describe, const char *name,
 		      const char *label, uint64_t value);
 void cow_describe_str(struct cow_describe *describe, const char *name,
