@@ -1,19 +1,34 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A second opinion, libvhdi's or libqcow's.
+"""A second opinion, libvhdi's, libqcow's or libvmdk's.
 
-	second.py vhd|qcow OUT IMAGE [PARENT...]	the disk, to OUT
+	second.py vhd|qcow|vmdk OUT IMAGE [PARENT...]	the disk, to OUT
 
 The Python of the distribution: its bindings are packages.
 """
 import sys
 
 
-def open_chain(module, paths):
+def open_image(kind, path):
+	if kind == 'vhd':
+		import pyvhdi
+		f = pyvhdi.file()
+	elif kind == 'qcow':
+		import pyqcow
+		f = pyqcow.file()
+	else:
+		import pyvmdk
+		f = pyvmdk.handle()
+	f.open(path)
+	if kind == 'vmdk':
+		f.open_extent_data_files()
+	return f
+
+
+def open_chain(kind, paths):
 	files = []
 	for path in reversed(paths):
-		f = module.file()
-		f.open(path)
+		f = open_image(kind, path)
 		if files:
 			f.set_parent(files[-1])
 		files.append(f)
@@ -21,11 +36,7 @@ def open_chain(module, paths):
 
 
 def main(kind, out, *paths):
-	if kind == 'vhd':
-		import pyvhdi as module
-	else:
-		import pyqcow as module
-	files = open_chain(module, paths)
+	files = open_chain(kind, paths)
 	top = files[-1]
 	size = top.get_media_size()
 	with open(out, 'wb') as f:

@@ -27,8 +27,8 @@ def header(flags, capacity, desc, gd, rgd=0, overhead=GRAIN, version=1, grain=GR
 
 def descriptor(kind, capacity, name):
     return ("# Disk DescriptorFile\nversion=1\nCID=7654321a\n"
-            "parentCID=ffffffff\ncreateType=\"%s\"\n\n"
-            "RW %d SPARSE \"%s\"\n\n#DDB\nddb.adapterType = \"lsilogic\"\n"
+            "parentCID=ffffffff\ncreateType=\"%s\"\n\n# Extent description\n"
+            "RW %d SPARSE \"%s\"\n\n# The Disk Data Base\n#DDB\nddb.adapterType = \"lsilogic\"\n"
             "ddb.longContentID = \"00112233445566778899aabb7654321a\"\n"
             % (kind, capacity, name)).encode()
 
