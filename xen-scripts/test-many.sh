@@ -37,12 +37,15 @@ program()
 
 program cowd <<'END'
 while [ $# -gt 2 ]; do shift; done
-: >"$WORK/devices/$1"
+echo "$2" >"$WORK/devices/$1"
 ln -s /dev/null "$WORK/dev/mapper/$1"
 END
 program cowctl <<'END'
 case $1 in
-status) [ -e "$WORK/devices/$2" ] || exit 3; echo "$2: running" ;;
+status)
+	read -r image <"$WORK/devices/$3" || exit 3
+	printf '[{"name":"%s","state":"running","format":"raw","image":"%s","device":{"read_only":false}}]\n' "$3" "$image"
+	;;
 stop) rm "$WORK/devices/$2" "$WORK/dev/mapper/$2" ;;
 esac
 END

@@ -135,15 +135,21 @@ for fd in /proc/$$/fd/*; do
 done
 name=${*: -2:1}
 [ ! -e "$WORK/refuse-cowd" ] || { echo "cowd: $(cat "$WORK/refuse-cowd")" >&2; exit 1; }
-echo running >"$WORK/devices/$name"
+read_only=false
+case " $* " in *' --read-only '*) read_only=true ;; esac
+printf '%s\n' running "$2" "${*: -1}" "$read_only" >"$WORK/devices/$name"
 ln -sf /dev/null "$WORK/dev/mapper/$name"
 END_PROGRAM
 
 program cowctl <<'END_PROGRAM'
 case $1 in
 status)
-	[ -e "$WORK/devices/$2" ] || { echo "cowctl: $2: no cowd serves a device of that name" >&2; exit 3; }
-	printf '%s: %s\n  image    /an/image (dscow)\n' "$2" "$(cat "$WORK/devices/$2")"
+	name=${*: -1}
+	[ -e "$WORK/devices/$name" ] || { echo "cowctl: $name: no cowd serves a device of that name" >&2; exit 3; }
+	{ read -r state; read -r format; read -r image; read -r read_only; } <"$WORK/devices/$name"
+	image=${image//\\/\\\\}
+	printf '[\n  {\n    "name":"%s",\n    "state":"%s",\n    "format":"%s",\n    "image":"%s",\n    "device":{\n      "exists":true,\n      "read_only":%s\n    }\n  }\n]\n' \
+		"$name" "$state" "$format" "${image//\"/\\\"}" "${read_only:-false}"
 	;;
 keep) note cowctl "$@" ;;
 stop)
@@ -245,14 +251,20 @@ adds()
 	connected
 }
 
-# refused SENTENCE: add fails and says so; remove does not fail then.
-refused()
+# add_fails SENTENCE: and says so.
+add_fails()
 {
 	script add && fail "add does not fail"
 	[ "$(node hotplug-status)" = error ] || fail "hotplug-status is $(node hotplug-status)"
 	[ "$(node hotplug-error)" = "$1" ] || fail "hotplug-error is $(node hotplug-error)"
 	[ "$(node hotplug-error | wc -l)" = 0 ] || fail "more than one line: $(node hotplug-error)"
 	[ -z "$(node physical-device)" ] || fail "physical-device is $(node physical-device)"
+}
+
+# refused SENTENCE: add fails; remove does not fail then.
+refused()
+{
+	add_fails "$1"
 	removes
 }
 
@@ -376,6 +388,35 @@ script remove || fail "remove: status $?"
 [ -e "devices/$name" ] || fail "the device is gone"
 [ -n "$shim" ] || grep -q 'is in use' syslog || fail "does not say why it stays: $(cat syslog)"
 unlocked
+
+# again MODE TARGET: the toolstack has forgotten the disk, and gives its name to another.
+again()
+{
+	rm -r store
+	mkdir -p "store/$backend"
+	printf %s "$1" >"store/$backend/mode"
+	printf %s "$2" >"store/$backend/params"
+}
+
+still="$name still serves raw:$work/images/golden (w) and not"
+once="; once nobody uses it, cowctl stop $name ends that"
+what="another image while that goes on"
+: >images/another
+again w "raw:$work/images/another"
+add_fails "$still raw:$work/images/another (w)$once"
+calls_are
+unlocked
+what="another format while that goes on"
+again w "dscow:$work/images/golden"
+add_fails "$still dscow:$work/images/golden (w)$once"
+what="another mode while that goes on"
+again r "raw:$work/images/golden"
+add_fails "$still raw:$work/images/golden (r)$once"
+what="the same while that goes on"
+ln -s golden images/link
+again w "raw:$work/images/link"
+script add || fail "status $?"
+connected
 rm busy
 removes
 

@@ -9,6 +9,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <json.h>
 #include <libgen.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -30,6 +31,7 @@
 /* xen-blkback lets go a moment later; the toolstack ends who takes 40 seconds. */
 #define REMOVE_S	20
 #define REMOVE_PAUSE_MS	200
+#define SENTENCE_MAX	2000	/* xenstore takes 4096 bytes with the path */
 
 struct disk {
 	struct xs_handle *xs;
@@ -63,7 +65,7 @@ static int set_node(const struct disk *d, const char *key, const char *value)
 
 static int fatal(const struct disk *d, const char *sentence)
 {
-	set_node(d, "hotplug-error", sentence);
+	set_node(d, "hotplug-error", text("%.*s", SENTENCE_MAX, sentence));
 	set_node(d, "hotplug-status", "error");
 	syslog(LOG_ERR, "%s: %s", d->name, sentence);
 	return -EIO;
@@ -111,16 +113,68 @@ static void unlock(struct disk *d)
 
 /* ---- the device ---------------------------------------------------------- */
 
-static enum state state_of(const char *name)
+/* "": there is none.  As all of this process' texts it lives as long. */
+static const char *json_text(struct json_object *o, const char *key)
 {
-	struct words status = { { "cowctl", "status", name, NULL }, 3, false };
-	char said[SAID_MAX];
-	size_t len = strlen(name);
+	struct json_object *value;
 
-	if (run(&status, RUN_STDOUT, said) < 0 || strncmp(said, name, len) ||
-	    said[len] != ':')
+	if (!json_object_object_get_ex(o, key, &value))
+		return "";
+	return json_object_get_string(value);
+}
+
+/* Who serves @d; *@served is what is said of it. */
+static enum state look(const struct disk *d, struct json_object **served)
+{
+	struct words status = { { "cowctl", "status", "--json", d->name, NULL },
+				4, false };
+	struct json_object *array;
+	char said[SAID_MAX];
+	const char *state;
+
+	*served = NULL;
+	if (run(&status, RUN_STDOUT, said))
 		return NONE;
-	return strncmp(said + len, ": dead\n", 7) ? ALIVE : DEAD;
+	array = json_tokener_parse(said);
+	if (!json_object_is_type(array, json_type_array))
+		return NONE;
+	*served = json_object_array_get_idx(array, 0);
+	state = json_text(*served, "state");
+	if (!*state)
+		return NONE;
+	return strcmp(state, "dead") ? ALIVE : DEAD;
+}
+
+static bool same_file(const char *a, const char *b)
+{
+	struct stat of_a, of_b;
+
+	if (!strcmp(a, b))
+		return true;
+	return !stat(a, &of_a) && !stat(b, &of_b) &&
+	       of_a.st_dev == of_b.st_dev && of_a.st_ino == of_b.st_ino;
+}
+
+/*
+ * A device that could not be removed, because somebody used it, goes on with the
+ * image of then; a disk of the same name must not get that.
+ */
+static int check_served(const struct disk *d, struct json_object *served)
+{
+	const char *image = json_text(served, "image");
+	const char *format = json_text(served, "format");
+	struct json_object *device, *value;
+	bool read_only = json_object_object_get_ex(served, "device", &device) &&
+			 json_object_object_get_ex(device, "read_only", &value) &&
+			 json_object_get_boolean(value);
+
+	if (same_file(image, d->target.image) &&
+	    !strcmp(format, d->target.format) && read_only == d->read_only)
+		return 0;
+	return fatal(d, text("%s still serves %s:%s (%s) and not %s:%s (%s); once nobody uses it, cowctl stop %s ends that",
+			     d->name, format, image, read_only ? "r" : "w",
+			     d->target.format, d->target.image,
+			     d->read_only ? "r" : "w", d->name));
 }
 
 /* What @command said, or what became of it if it said nothing. */
@@ -178,7 +232,6 @@ static char *backing_of(const struct disk *d)
 /* What the image says of its base must be what the disk's line says. */
 static int check_base(struct disk *d)
 {
-	struct stat says, is;
 	char *below;
 
 	if (!d->target.base)
@@ -186,8 +239,7 @@ static int check_base(struct disk *d)
 	below = backing_of(d);
 	if (!below)
 		return 0;
-	if (!stat(below, &says) && !stat(d->target.base, &is) &&
-	    says.st_dev == is.st_dev && says.st_ino == is.st_ino)
+	if (same_file(below, d->target.base))
 		return 0;
 	return fatal(d, text("%s is an overlay over %s and not over %s; correct the disk's line",
 			     d->target.image, below, d->target.base));
@@ -245,12 +297,13 @@ static void keep(const struct disk *d)
 
 static int serve(struct disk *d)
 {
+	struct json_object *served;
 	struct words command, cowd;
 	char said[SAID_MAX];
 	int err;
 
-	if (state_of(d->name) == ALIVE)
-		return 0;
+	if (look(d, &served) == ALIVE)
+		return check_served(d, served);
 	err = make_image(d);
 	if (!err)
 		err = check_base(d);
@@ -262,8 +315,11 @@ static int serve(struct disk *d)
 	if (command.too_many)
 		return fatal(d, text("target=%s: has too many options", d->target.text));
 	err = run(&command, RUN_STDERR, said);
-	if (state_of(d->name) != ALIVE)
+	if (look(d, &served) != ALIVE)
 		return fatal(d, reason(&command, said, err));
+	err = check_served(d, served);
+	if (err)
+		return err;
 	keep(d);
 	return 0;
 }

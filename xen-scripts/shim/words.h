@@ -7,7 +7,7 @@
 #include <stddef.h>
 
 #define WORDS_MAX	64
-#define SAID_MAX	4096	/* bytes of what a command says, with the NUL */
+#define SAID_MAX	32768	/* bytes of what a command says, with the NUL: several paths */
 
 /* Ends with NULL.  A disk's line with more words than that is refused by who adds. */
 struct words {
