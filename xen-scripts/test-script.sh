@@ -156,7 +156,8 @@ stop)
 	note cowctl "$@"
 	[ -e "$WORK/devices/$2" ] || { echo "cowctl: $2: no cowd serves a device of that name" >&2; exit 3; }
 	[ ! -e "$WORK/busy" ] || { sleep 1; echo "cowctl: $2 is in use (open 1 times)" >&2; exit 1; }
-	[ ! -e "$WORK/used" ] || { rm "$WORK/used"; echo "cowctl: $2 is in use (open 1 times)" >&2; exit 1; }
+	[ ! -e "$WORK/slow" ] || exec sleep 600
+	[ ! -e "$WORK/used" ] || { cat "$WORK/used" >&2; rm "$WORK/used"; exit 1; }
 	rm "$WORK/devices/$2" "$WORK/dev/mapper/$2"
 	;;
 esac
@@ -193,7 +194,7 @@ name=xen-5-51712
 # disk MODE TARGET: what xl writes for a disk, and a host on which nothing happened.
 disk()
 {
-	rm -rf store calls syslog refuse-* used busy backing held run/systemd/* devices/* dev/mapper/* images/*
+	rm -rf store calls syslog refuse-* used slow busy backing held run/systemd/* devices/* dev/mapper/* images/*
 	mkdir -p "store/$backend"
 	printf %s "$1" >"store/$backend/mode"
 	printf %s "$2" >"store/$backend/params"
@@ -372,12 +373,27 @@ adds
 rm devices/xen-5-5171 devices/xen-15-51712
 removes
 
-what="in use for a moment when it is removed"
+for sentence in "$name is in use (open 1 times)" \
+	"$name: its cowd lives, but does not listen; is it starting or ending?" \
+	"$name: cannot be removed: somebody uses it" \
+	"$name: waited 60 s for its data to become durable, so it goes on"; do
+	what="once, when it is removed: $sentence"
+	disk w "raw:$work/images/golden"
+	adds
+	echo "cowctl: $sentence" >used
+	removes
+	calls_are "cowctl|stop|$name" "cowctl|stop|$name"
+done
+
+what="cowctl stop does not end"
 disk w "raw:$work/images/golden"
 adds
-: >used
+: >slow
+script remove || fail "remove: status $?"
+[ -n "$shim" ] || grep -q 'did not end' syslog || fail "does not say why it stays: $(cat syslog)"
+unlocked
+rm slow
 removes
-calls_are "cowctl|stop|$name" "cowctl|stop|$name"
 
 # The toolstack ends a script after 40 seconds, and then nobody would say why it stays.
 what="in use all the time, and slow to say so"

@@ -28,8 +28,13 @@
 #include "target.h"
 #include "words.h"
 
-/* xen-blkback lets go a moment later; the toolstack ends who takes 40 seconds. */
+/*
+ * Whatever is refused may be done a moment later, as when xen-blkback has let go;
+ * the toolstack ends who takes 40 seconds.  Who waits for an answer is ended, what
+ * cowd does for it goes on.
+ */
 #define REMOVE_S	20
+#define STOP_S		10
 #define REMOVE_PAUSE_MS	200
 #define SENTENCE_MAX	2000	/* xenstore takes 4096 bytes with the path */
 
@@ -412,14 +417,16 @@ int disk_remove(struct xs_handle *xs, const char *path)
 		return err;
 	words_add(&command, d.name);
 	for (;;) {
-		status = run(&command, RUN_STDERR, said);
-		if (!strstr(said, "in use") || seconds() >= end)
+		status = run_for(&command, RUN_STDERR, said, STOP_S);
+		/* 3: there is no such device. */
+		if (!status || status == 3 || seconds() >= end)
 			break;
 		nanosleep(&pause, NULL);
 	}
 	unlock(&d);
-	/* 3: there is no such device. */
-	if (status && status != 3)
-		syslog(LOG_ERR, "%s: %s", d.name, said);
+	if (status == -ETIMEDOUT)
+		syslog(LOG_ERR, "%s: cowctl stop did not end within %d s", d.name, STOP_S);
+	else if (status && status != 3)
+		syslog(LOG_ERR, "%s: %s", d.name, reason(&command, said, status));
 	return 0;
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -9,6 +11,8 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include <common/clock.h>
 
 #include "paths.h"
 #include "words.h"
@@ -70,22 +74,40 @@ static int spawn(const struct words *command, enum run_output output,
 	return -err;
 }
 
-/* To the end, whatever fits; in one line when it is an error. */
-static void collect(int from, char *said)
+/* How long @end is away, as poll() takes it; it has no end if that is 0. */
+static int until(int64_t end)
 {
+	int64_t left = end ? end - clock_now_ms() : -1;
+
+	return end && left < 0 ? 0 : (int)left;
+}
+
+/* To the end, whatever fits; in one line when it is an error. */
+static int collect(int from, char *said, int64_t end)
+{
+	struct pollfd pfd = { .fd = from, .events = POLLIN };
 	char rest[512];
 	size_t used = 0;
 	ssize_t n;
+	int ready;
 
+	said[0] = '\0';
 	do {
+		ready = poll(&pfd, 1, until(end));
+		if (!ready)
+			return -ETIMEDOUT;
+		n = -1;
+		if (ready < 0)
+			continue;
 		if (used < SAID_MAX - 1)
 			n = read(from, said + used, SAID_MAX - 1 - used);
 		else
 			n = read(from, rest, sizeof(rest));
 		if (n > 0 && used < SAID_MAX - 1)
 			used += (size_t)n;
+		said[used] = '\0';
 	} while (n > 0 || (n < 0 && errno == EINTR));
-	said[used] = '\0';
+	return 0;
 }
 
 static void one_line(char *said)
@@ -109,6 +131,13 @@ static int open_log(void)
 
 int run(const struct words *command, enum run_output output, char *said)
 {
+	return run_for(command, output, said, 0);
+}
+
+int run_for(const struct words *command, enum run_output output, char *said,
+	    int seconds)
+{
+	int64_t end = seconds ? clock_now_ms() + seconds * 1000LL : 0;
 	int ends[2] = { -1, -1 }, status = 0, err = 0;
 	pid_t pid;
 
@@ -120,15 +149,19 @@ int run(const struct words *command, enum run_output output, char *said)
 		return -errno;
 	err = spawn(command, output, ends[1], &pid);
 	close(ends[1]);
-	if (said && !err)
-		collect(ends[0], said);
+	if (said && !err && collect(ends[0], said, end)) {
+		kill(pid, SIGTERM);
+		err = -ETIMEDOUT;
+	}
 	if (said)
 		close(ends[0]);
-	if (err)
+	if (err && err != -ETIMEDOUT)
 		return err;
 	if (said && output == RUN_STDERR)
 		one_line(said);
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
+	if (err)
+		return err;
 	return WIFEXITED(status) ? WEXITSTATUS(status) : -EINTR;
 }

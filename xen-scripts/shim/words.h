@@ -32,5 +32,8 @@ enum run_output {
  * is in @said, which may be cut short; NULL: to the log of Xen's scripts.
  */
 int run(const struct words *command, enum run_output output, char *said);
+/* The same for at most @seconds: -ETIMEDOUT, and the process, not its children, is ended. */
+int run_for(const struct words *command, enum run_output output, char *said,
+	    int seconds);
 
 #endif /* SHIM_WORDS_H */
