@@ -29,7 +29,7 @@ dmu_option()
 	block-size) dmu_create+=(-s "$2") ;;
 	base-format) dmu_base_format=$2 ;;
 	create.?*) dmu_create+=(-o "${1#create.}=$2") ;;
-	open.?*) dmu_cowd+=(-o "${1#open.}=$2") ;;
+	open.?*) dmu_open+=(-o "${1#open.}=$2") ;;
 	allow-backing | allow-write | policy | no-space | map-memory | cache-size) dmu_cowd+=("--$1" "$2") ;;
 	*)
 		dmu_error="target=$dmu_target: $1 is no option; there are size, block-size, base-format, \
@@ -60,13 +60,14 @@ dmu_field()
 }
 
 # dmu_parse TARGET: sets dmu_format, dmu_image, dmu_base (or ''), dmu_base_format,
-# dmu_size (or ''), the arrays dmu_create (options of cowimg create) and dmu_cowd; or
+# dmu_size (or ''), the arrays dmu_create (options of cowimg create), dmu_open (of the
+# format, to open it) and dmu_cowd; or
 # fails with one sentence in dmu_error.
 dmu_parse()
 {
 	local rest=$1: number=0 field
 	dmu_target=$1 dmu_error='' dmu_format='' dmu_image='' dmu_base='' dmu_base_format=raw dmu_size=''
-	dmu_create=() dmu_cowd=()
+	dmu_create=() dmu_open=() dmu_cowd=()
 
 	while [ -n "$rest" ]; do
 		field=${rest%%:*}
@@ -96,7 +97,7 @@ dmu_make_command()
 # dmu_cowd_command NAME MODE: in the array REPLY. MODE is r or w, as Xen's scripts have it.
 dmu_cowd_command()
 {
-	REPLY=(cowd -p "$dmu_format" "${dmu_cowd[@]}")
+	REPLY=(cowd -p "$dmu_format" "${dmu_open[@]}" "${dmu_cowd[@]}")
 	[ "$2" != r ] || REPLY+=(--read-only)
 	REPLY+=("$1" "$dmu_image")
 }

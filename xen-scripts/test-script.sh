@@ -168,10 +168,25 @@ case $1 in
 create)
 	note cowimg "$@"
 	[ ! -e "$WORK/refuse-cowimg" ] || { echo "cowimg: $(cat "$WORK/refuse-cowimg")" >&2; exit 1; }
-	for image; do case $image in /*) last=$image ;; esac; done
+	for image; do
+		case $image in /*) last=$image ;; esac
+		[ "$before" != -b ] || printf %s "$image" >"$WORK/backing"
+		before=$image
+	done
 	: >"$last"
 	;;
-info) [ ! -e "$WORK/backing" ] || echo "Backing:  $(cat "$WORK/backing") (raw)" ;;
+info)
+	[ "$2" = --json ] || exit 2
+	[ ! -e "$WORK/refuse-info" ] || { echo "cowimg: $(cat "$WORK/refuse-info")" >&2; exit 1; }
+	printf '{\n  "filename":"%s"' "${*: -1}"
+	if [ -e "$WORK/backing" ]; then
+		backing=$(cat "$WORK/backing")
+		backing=${backing//\\/\\\\}
+		printf ',\n  "backing-filename":"%s"' "${backing//\"/\\\"}"
+	fi
+	[ ! -e "$WORK/backing-format" ] || printf ',\n  "backing-filename-format":"%s"' "$(cat "$WORK/backing-format")"
+	printf ',\n  "details":{\n  }\n}\n'
+	;;
 esac
 END_PROGRAM
 
@@ -194,7 +209,7 @@ name=xen-5-51712
 # disk MODE TARGET: what xl writes for a disk, and a host on which nothing happened.
 disk()
 {
-	rm -rf store calls syslog refuse-* used slow busy backing held run/systemd/* devices/* dev/mapper/* images/*
+	rm -rf store calls syslog refuse-* used slow busy backing* held run/systemd/* devices/* dev/mapper/* images/*
 	mkdir -p "store/$backend"
 	printf %s "$1" >"store/$backend/mode"
 	printf %s "$2" >"store/$backend/params"
@@ -300,6 +315,32 @@ echo "$work/images/golden" >backing
 adds
 calls_are "cowd|-p|dscow|--allow-backing|$work/images/golden|$name|$work/images/overlay"
 removes
+
+what="an overlay that does not say its base's format, and one that does"
+for format in '' qcow; do
+	disk w "qcow:$work/images/overlay:$work/images/golden"
+	: >images/overlay
+	: >images/other
+	[ -z "$format" ] || echo "$format" >backing-format
+	echo "$work/images/golden" >backing
+	adds
+	removes
+	rm "store/$backend/physical-device"
+	echo "$work/images/other" >backing
+	refused "$work/images/overlay is an overlay over $work/images/other and not over $work/images/golden; correct the disk's line"
+done
+
+what="an image without a base, where the line has one"
+disk w "qcow2:$work/images/overlay:$work/images/golden"
+: >images/overlay
+refused "$work/images/overlay has no base, but the disk's line names $work/images/golden; correct the disk's line"
+calls_are "cowctl|stop|$name"
+
+what="an image that cowimg cannot read"
+disk w "qcow2:$work/images/overlay:$work/images/golden"
+: >images/overlay
+echo "$work/images/overlay: is no image of the format qcow2" >refuse-info
+refused "cowimg: $work/images/overlay: is no image of the format qcow2"
 
 what="an overlay that names its base by a relative path"
 disk w "dscow:$work/images/overlay:$work/images/golden"

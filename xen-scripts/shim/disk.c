@@ -209,41 +209,44 @@ static int make_image(struct disk *d)
 	return fatal(d, reason(&command, said, ret));
 }
 
-/* What cowimg says that @d's image is an overlay over; NULL: over nothing. */
-static char *backing_of(const struct disk *d)
+/* What @image says that it is an overlay over, as @said by cowimg; NULL: over nothing. */
+static const char *backing_of(const char *image, const char *said)
 {
-	struct words info = { { "cowimg", "info", "-f", d->target.format,
-				d->target.image, NULL }, 5, false };
-	static char said[SAID_MAX];
-	char *line, *end, *folder;
+	struct json_object *info = json_tokener_parse(said);
+	const char *below = json_text(info, "backing-filename");
+	char *folder;
 
-	if (run(&info, RUN_STDOUT, said) < 0)
+	if (!*below)
 		return NULL;
-	line = !strncmp(said, "Backing:", 8) ? said : strstr(said, "\nBacking:");
-	if (!line)
-		return NULL;
-	line += strcspn(line, ":") + 1;
-	line += strspn(line, " ");
-	line[strcspn(line, "\n")] = '\0';
-	end = strrchr(line, '(');	/* the format comes last */
-	if (end && end > line)
-		end[-1] = '\0';
-	if (line[0] == '/')
-		return line;
-	folder = dirname(text("%s", d->target.image));
-	return text("%s/%s", folder, line);
+	if (below[0] == '/')
+		return below;
+	folder = dirname(text("%s", image));
+	return text("%s/%s", folder, below);
 }
 
 /* What the image says of its base must be what the disk's line says. */
 static int check_base(struct disk *d)
 {
-	char *below;
+	struct words info = { { "cowimg", "info", "--json", "-f",
+				d->target.format, NULL }, 5, false };
+	const char *below;
+	char said[SAID_MAX];
+	int ret;
 
 	if (!d->target.base)
 		return 0;
-	below = backing_of(d);
+	words_add_all(&info, &d->target.open);
+	words_add(&info, d->target.image);
+	if (info.too_many)
+		return fatal(d, text("target=%s: has too many options", d->target.text));
+	if (run(&info, RUN_STDOUT, said)) {
+		ret = run(&info, RUN_STDERR, said);
+		return fatal(d, reason(&info, said, ret));
+	}
+	below = backing_of(d->target.image, said);
 	if (!below)
-		return 0;
+		return fatal(d, text("%s has no base, but the disk's line names %s; correct the disk's line",
+				     d->target.image, d->target.base));
 	if (same_file(below, d->target.base))
 		return 0;
 	return fatal(d, text("%s is an overlay over %s and not over %s; correct the disk's line",

@@ -71,8 +71,8 @@ static int option(struct target *t, const char *name, char *value)
 		words_add(&t->create, "-o");
 		words_add(&t->create, text("%s=%s", name + 7, value));
 	} else if (!strncmp(name, "open.", 5) && name[5]) {
-		words_add(&t->cowd, "-o");
-		words_add(&t->cowd, text("%s=%s", name + 5, value));
+		words_add(&t->open, "-o");
+		words_add(&t->open, text("%s=%s", name + 5, value));
 	} else if (is_of_cowd(name)) {
 		words_add(&t->cowd, text("--%s", name));
 		words_add(&t->cowd, value);
@@ -144,7 +144,7 @@ int target_parse(struct target *t, const char *target)
 		words_add(&t->cowd, "--allow-backing");
 		words_add(&t->cowd, t->base);
 	}
-	if (t->cowd.too_many || t->create.too_many)
+	if (t->cowd.too_many || t->create.too_many || t->open.too_many)
 		return refuse(t, text("target=%s: has too many options", target));
 	return 0;
 }
@@ -180,6 +180,7 @@ void target_cowd_command(const struct target *t, const char *name,
 	words_add(command, "cowd");
 	words_add(command, "-p");
 	words_add(command, t->format);
+	words_add_all(command, &t->open);
 	words_add_all(command, &t->cowd);
 	if (read_only)
 		words_add(command, "--read-only");

@@ -11,6 +11,7 @@ struct target {
 	char *base, *size;	/* NULL: none */
 	const char *base_format;
 	struct words create;	/* options of cowimg create */
+	struct words open;	/* of the format, to open the image */
 	struct words cowd;	/* options of cowd */
 	char *error;		/* one sentence, when something is wrong */
 };
