@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #define MAX_SYNCS 64
+#define MAX_FILES 4
 
 /* A write that was done, and is not in the log yet. */
 struct pending {
@@ -33,11 +34,18 @@ struct sync {
 	struct list covers;
 };
 
+/* A file of the image.  A sync makes its own writes durable, and no other's. */
+struct file {
+	dev_t dev;
+	ino_t ino;
+	uint64_t base;		/* where it stands in the log */
+	struct list unsynced;
+};
+
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct log_writer *log_to;
-static dev_t log_dev;
-static ino_t log_ino;
-static struct list unsynced;
+static struct file files[MAX_FILES];
+static unsigned int nr_files;
 static struct sync syncs[MAX_SYNCS];
 
 /* Of the next library that has it. */
@@ -87,7 +95,7 @@ static void list_write(struct pending *p)
 }
 
 /* Back to the front: the sync failed. */
-static void list_give_back(struct pending *head)
+static void list_give_back(struct list *to, struct pending *head)
 {
 	struct pending *p = head;
 
@@ -95,24 +103,31 @@ static void list_give_back(struct pending *head)
 		return;
 	while (p->next)
 		p = p->next;
-	p->next = unsynced.head;
-	if (!unsynced.head)
-		unsynced.tail = &p->next;
-	unsynced.head = head;
+	p->next = to->head;
+	if (!to->head)
+		to->tail = &p->next;
+	to->head = head;
 }
 
 /* --- What happens to the file --------------------------------------------- */
 
-static bool is_ours(int fd)
+/* NULL: none of the image's. */
+static struct file *file_of(int fd)
 {
 	struct stat st;
+	unsigned int i;
 
-	return log_to && !fstat(fd, &st) && st.st_dev == log_dev &&
-	       st.st_ino == log_ino;
+	if (!log_to || fstat(fd, &st))
+		return NULL;
+	for (i = 0; i < nr_files; i++) {
+		if (st.st_dev == files[i].dev && st.st_ino == files[i].ino)
+			return &files[i];
+	}
+	return NULL;
 }
 
 /* Whole sectors, as they stand in the file now. */
-static void written(int fd, uint64_t offset, uint64_t len)
+static void written(struct file *f, int fd, uint64_t offset, uint64_t len)
 {
 	struct pending *p = xcalloc(1, sizeof(*p));
 	uint64_t end = (offset + len + SECTOR - 1) / SECTOR * SECTOR;
@@ -128,30 +143,33 @@ static void written(int fd, uint64_t offset, uint64_t len)
 	if (in < 0 || pread(in, p->data, p->len, (off_t)p->offset) < 0)
 		die_errno("reading back what was written");
 	close(in);
+	if (nr_files > 1 && end > LOG_PART)
+		die("a file of several has no room in the log");
+	p->offset += f->base;
 	pthread_mutex_lock(&lock);
-	*unsynced.tail = p;
-	unsynced.tail = &p->next;
+	*f->unsynced.tail = p;
+	f->unsynced.tail = &p->next;
 	pthread_mutex_unlock(&lock);
 }
 
-static struct pending *sync_begin(void)
+static struct pending *sync_begin(struct file *f)
 {
 	struct list l;
 
 	pthread_mutex_lock(&lock);
-	l = list_take(&unsynced);
+	l = list_take(&f->unsynced);
 	pthread_mutex_unlock(&lock);
 	return l.head;
 }
 
-static void sync_end(struct pending *covers, bool good)
+static void sync_end(struct file *f, struct pending *covers, bool good)
 {
 	pthread_mutex_lock(&lock);
 	if (good) {
 		list_write(covers);
 		log_add(log_to, LOG_FLUSH, 0, NULL, 0);
 	} else {
-		list_give_back(covers);
+		list_give_back(&f->unsynced, covers);
 	}
 	pthread_mutex_unlock(&lock);
 }
@@ -161,31 +179,34 @@ static void sync_end(struct pending *covers, bool good)
 static ssize_t do_pwrite(int fd, const void *buf, size_t len, off_t offset)
 {
 	ssize_t n = REAL("pwrite", pwrite_fn)(fd, buf, len, offset);
+	struct file *f = n > 0 ? file_of(fd) : NULL;
 
-	if (n > 0 && is_ours(fd))
-		written(fd, (uint64_t)offset, (uint64_t)n);
+	if (f)
+		written(f, fd, (uint64_t)offset, (uint64_t)n);
 	return n;
 }
 
 static int do_sync(int fd, sync_fn *real)
 {
+	struct file *f = file_of(fd);
 	struct pending *covers;
 	int ret;
 
-	if (!is_ours(fd))
+	if (!f)
 		return real(fd);
-	covers = sync_begin();
+	covers = sync_begin(f);
 	ret = real(fd);
-	sync_end(covers, !ret);
+	sync_end(f, covers, !ret);
 	return ret;
 }
 
 static int do_fallocate(int fd, int mode, off_t offset, off_t len)
 {
 	int ret = REAL("fallocate", fallocate_fn)(fd, mode, offset, len);
+	struct file *f = ret ? NULL : file_of(fd);
 
-	if (!ret && is_ours(fd))
-		written(fd, (uint64_t)offset, (uint64_t)len);
+	if (f)
+		written(f, fd, (uint64_t)offset, (uint64_t)len);
 	return ret;
 }
 
@@ -225,7 +246,7 @@ static bool is_sync(const struct iocb *iocb)
 	       iocb->aio_lio_opcode == IO_CMD_FDSYNC;
 }
 
-static void aio_sync_begin(const struct iocb *iocb)
+static void aio_sync_begin(struct file *f, const struct iocb *iocb)
 {
 	unsigned int i;
 
@@ -233,12 +254,12 @@ static void aio_sync_begin(const struct iocb *iocb)
 		;
 	if (i == MAX_SYNCS)
 		die("more than %u syncs at a time", MAX_SYNCS);
-	syncs[i].covers.head = sync_begin();
+	syncs[i].covers.head = sync_begin(f);
 	syncs[i].iocb = iocb;
 }
 
 /* Not taken by the kernel, or done. */
-static void aio_sync_end(const struct iocb *iocb, bool good)
+static void aio_sync_end(struct file *f, const struct iocb *iocb, bool good)
 {
 	unsigned int i;
 
@@ -246,35 +267,36 @@ static void aio_sync_end(const struct iocb *iocb, bool good)
 		if (syncs[i].iocb != iocb)
 			continue;
 		syncs[i].iocb = NULL;
-		sync_end(syncs[i].covers.head, good);
+		sync_end(f, syncs[i].covers.head, good);
 	}
 }
 
 /* libcow submits one at a time. */
 int io_submit(io_context_t ctx, long nr, struct iocb **iocbs)
 {
-	bool sync = nr == 1 && is_sync(iocbs[0]) &&
-		    is_ours(iocbs[0]->aio_fildes);
+	struct file *sync = nr == 1 && is_sync(iocbs[0]) ?
+			    file_of(iocbs[0]->aio_fildes) : NULL;
 	int ret;
 
 	if (sync)
-		aio_sync_begin(iocbs[0]);
+		aio_sync_begin(sync, iocbs[0]);
 	ret = REAL("io_submit", io_submit_fn)(ctx, nr, iocbs);
 	if (sync && ret != 1)
-		aio_sync_end(iocbs[0], false);
+		aio_sync_end(sync, iocbs[0], false);
 	return ret;
 }
 
 static void aio_done(const struct io_event *event)
 {
 	const struct iocb *iocb = event->obj;
+	struct file *f = file_of(iocb->aio_fildes);
 
-	if (!is_ours(iocb->aio_fildes))
+	if (!f)
 		return;
 	if (is_sync(iocb))
-		aio_sync_end(iocb, (long)event->res == 0);
+		aio_sync_end(f, iocb, (long)event->res == 0);
 	else if (iocb->aio_lio_opcode == IO_CMD_PWRITE && (long)event->res > 0)
-		written(iocb->aio_fildes, (uint64_t)iocb->u.c.offset,
+		written(f, iocb->aio_fildes, (uint64_t)iocb->u.c.offset,
 			event->res);
 }
 
@@ -291,15 +313,23 @@ int io_getevents(io_context_t ctx, long min, long nr, struct io_event *events,
 
 /* --- Control -------------------------------------------------------------- */
 
-void interpose_start(struct log_writer *log, const char *path)
+void interpose_file(const char *path)
 {
+	struct file *f = &files[nr_files];
 	struct stat st;
 
+	if (nr_files == MAX_FILES)
+		die("more than %u files", MAX_FILES);
 	if (stat(path, &st))
 		die_errno(path);
-	list_init(&unsynced);
-	log_dev = st.st_dev;
-	log_ino = st.st_ino;
+	f->dev = st.st_dev;
+	f->ino = st.st_ino;
+	f->base = (uint64_t)nr_files++ * LOG_PART;
+	list_init(&f->unsynced);
+}
+
+void interpose_start(struct log_writer *log)
+{
 	log_to = log;
 }
 
@@ -312,8 +342,11 @@ void interpose_mark(const char *name)
 
 void interpose_stop(void)
 {
+	unsigned int i;
+
 	pthread_mutex_lock(&lock);
-	list_write(list_take(&unsynced).head);
+	for (i = 0; i < nr_files; i++)
+		list_write(list_take(&files[i].unsynced).head);
 	log_to = NULL;
 	pthread_mutex_unlock(&lock);
 }

@@ -20,6 +20,9 @@
 #define LOG_DISCARD	(1u << 2)
 #define LOG_MARK	(1u << 3)
 
+/* Where the log is of several files: the room of each. */
+#define LOG_PART	(16u << 20)
+
 /* One entry: bytes, whatever the sector size of the log is. */
 struct log_item {
 	uint64_t offset;	/* on the device */

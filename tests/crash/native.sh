@@ -6,7 +6,8 @@
 # writes and syncs of its file is recorded; and every point of that order is
 # a power cut, after which the image is checked.  NAME is a format, or
 # FORMAT:OPTION=VALUE,...; FORMAT+snapshot is an image that shares all its data
-# with a snapshot, instead of one over a base.
+# with a snapshot, instead of one over a base; vmdk+split is one whose disk is in
+# two files.
 set -euo pipefail
 
 src=$(dirname "$(readlink -f "$0")")
@@ -34,7 +35,7 @@ BUILD=$here/../..
 cowimg=${COWIMG:-$(built tools/cowimg)}
 # Every format that is written to and has metadata.
 [ ${#formats[@]} -gt 0 ] || formats=(dscow qcow qcow2 vhd vmdk
-	qcow2:extended_l2=on qcow2:compat=0.10 qcow2:refcount_bits=1 qcow2+snapshot)
+	qcow2:extended_l2=on qcow2:compat=0.10 qcow2:refcount_bits=1 qcow2+snapshot vmdk+split)
 cd "$dir"
 
 # The base as the format wants it: of its own kind where it takes no raw one.
@@ -45,6 +46,25 @@ make_base()
 	vmdk|vhd) "$cowimg" convert -f raw -O "$1" stamps base; base_format=$1 ;;
 	*) mv stamps base; base_format=raw ;;
 	esac
+}
+
+# A descriptor that names the two halves of the disk, image1 and image2.
+make_split()
+{
+	local half
+	for half in image1 image2; do
+		"$cowimg" create -f vmdk -s "$1" -o zeroed-grain=on $half $(($2 / 2))
+	done
+	cat >image <<-END
+		# Disk DescriptorFile
+		version=1
+		CID=00000001
+		parentCID=$(grep -aim1 '^CID=' base | tr -d '\0\r' | cut -d= -f2)
+		createType="twoGbMaxExtentSparse"
+		parentFileNameHint="base"
+		RW $(($2 / 1024)) SPARSE "image1"
+		RW $(($2 / 1024)) SPARSE "image2"
+	END
 }
 
 # make_image NAME BLOCK_SIZE SIZE
@@ -58,6 +78,7 @@ make_image()
 		"$cowimg" convert -f raw -O "$format" -s "$2" base image
 		qemu-img snapshot -c kept image
 		;;
+	*+split) make_split "$2" "$3" ;;
 	*) "$cowimg" create -f "$format" -s "$2" "${options[@]}" -b base -F "$base_format" image ;;
 	esac
 }
@@ -65,17 +86,25 @@ make_image()
 # one NAME SEED BLOCK_SIZE MEGABYTES [--kernel]
 one()
 {
-	local format=${1%%[:+]*} seed=$2 block=$3 size=$(($4 << 20)) name=$1
+	local format=${1%%[:+]*} seed=$2 block=$3 size=$(($4 << 20)) name=$1 parts=() n=0 part
 	shift 4
 	rm -f ./*
 	make_image "$name" "$block" "$size"
-	cp --sparse=always image image.new
+	case $name in *+split) parts=(image1 image2) ;; esac
+	# As the log has them: one after the other, LOG_PART for each.
+	for part in image "${parts[@]}"; do
+		dd if="$part" of=image.new bs=1M seek=$((n++ * 16)) conv=sparse,notrunc status=none
+	done
 	"$here/recorder" --image "$format" --record record --log log \
-		--seed "$seed" --ops "$ops" "$@" image
+		--seed "$seed" --ops "$ops" "$@" image "${parts[@]}"
+	for part in "${parts[@]}"; do
+		set -- "$@" --part "$part:$(stat -c %s "$part")"
+	done
+	[ "${1:-}" != --kernel ] || shift
 	# What the file held when the load began is the first of the log.
 	"$here/replay" --log log --state state --initial image.new \
 		--size "$(stat -c %s image)" --seed "$seed" \
-		--between "$between" --pure \
+		--between "$between" --pure "$@" \
 		"'$here/checker' --record record --image $format --size $size state"
 }
 

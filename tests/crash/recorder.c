@@ -3,8 +3,9 @@
  * recorder - put a stamped load on an image by libcow, without a kernel, and
  * log in which order its file was written and synced.
  *
- *	recorder --image FORMAT --record FILE --log FILE [OPTION...] PATH
+ *	recorder --image FORMAT --record FILE --log FILE [OPTION...] PATH [FILE...]
  *
+ * FILEs are what the image keeps besides PATH.
  * With --kernel the data goes as the kernel target sends it: it asks once
  * where a block lives, copies, and tells what it copied when it commits.
  */
@@ -181,8 +182,10 @@ static int kernel_flush(void *ctx)
 	uint64_t i;
 	int ret;
 
-	if (fdatasync(fd_of(t, 0)))
-		return -errno;
+	for (i = 0; i < t->info.nr_files; i++) {
+		if (fdatasync(fd_of(t, (uint32_t)i)))
+			return -errno;
+	}
 	ret = tell_copied(t);
 	if (!ret)
 		ret = cow_call(t->chain, &commit);
@@ -293,7 +296,7 @@ int main(int argc, char **argv)
 	const char *format = NULL, *log_path = NULL;
 	struct load_result res;
 	struct log_writer log;
-	int opt;
+	int opt, i;
 
 	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (opt) {
@@ -308,7 +311,7 @@ int main(int argc, char **argv)
 		default: return 2;
 		}
 	}
-	if (!format || !l.record || !log_path || optind + 1 != argc)
+	if (!format || !l.record || !log_path || optind >= argc)
 		die("wants --image FORMAT, --record FILE, --log FILE and a path");
 	open_target(&t, argv[optind], format);
 	l.size = t.info.size;
@@ -316,7 +319,10 @@ int main(int argc, char **argv)
 	l.block_size = t.info.block_size < LOAD_BLOCK_MIN ? LOAD_BLOCK_MIN :
 							    t.info.block_size;
 	log_create(&log, log_path);
-	interpose_start(&log, argv[optind]);
+	interpose_file(argv[optind]);
+	for (i = optind + 1; i < argc; i++)
+		interpose_file(argv[i]);
+	interpose_start(&log);
 	load_run(&l, &res);
 	interpose_stop();
 	log_finish(&log);

@@ -33,6 +33,7 @@
 #include <unistd.h>
 
 #define CHUNK 65536u
+#define MAX_PARTS 4
 
 /* How the cache lost its contents. */
 enum loss {
@@ -328,18 +329,44 @@ static void run(struct replay *r)
 	}
 }
 
-static uint8_t *map_state(const char *path, uint64_t size)
+/* At this place if it is not NULL. */
+static uint8_t *map_state(uint8_t *at, const char *path, uint64_t size)
 {
 	int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
 	void *p;
 
 	if (fd < 0 || ftruncate(fd, (off_t)size))
 		die_errno(path);
-	p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	p = mmap(at, size, PROT_READ | PROT_WRITE,
+		 MAP_SHARED | (at ? MAP_FIXED : 0), fd, 0);
 	if (p == MAP_FAILED)
 		die_errno(path);
 	close(fd);
 	return p;
+}
+
+/* A device that is several files one after the other, LOG_PART for each. */
+static void map_parts(struct replay *r, const char *state, char **parts,
+		      unsigned int nr)
+{
+	uint64_t first = r->size;
+	unsigned int i;
+	char *size;
+
+	r->size = (uint64_t)(nr + 1) * LOG_PART;
+	r->state = mmap(NULL, r->size, PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (r->state == MAP_FAILED)
+		die_errno("mmap");
+	map_state(r->state, state, first);
+	for (i = 0; i < nr; i++) {
+		size = strchr(parts[i], ':');
+		if (!size)
+			die("--part wants FILE:BYTES");
+		*size++ = '\0';
+		map_state(r->state + (uint64_t)(i + 1) * LOG_PART, parts[i],
+			  number(size, "--part"));
+	}
 }
 
 static void load_initial(struct replay *r, const char *path)
@@ -366,6 +393,7 @@ static const struct option options[] = {
 	{ "log", required_argument, NULL, 'l' },
 	{ "state", required_argument, NULL, 's' },
 	{ "size", required_argument, NULL, 'S' },
+	{ "part", required_argument, NULL, 'P' },
 	{ "seed", required_argument, NULL, 'e' },
 	{ "between", required_argument, NULL, 'b' },
 	{ "points", required_argument, NULL, 'n' },
@@ -383,6 +411,7 @@ static void usage(void)
 	      "  --points N    so many points by chance instead of all\n"
 	      "  --tear BYTES  unit in which a write is torn (512)\n"
 	      "  --initial FILE  what the device held when the log began (zeroes)\n"
+	      "  --part FILE:BYTES  a further file of the same image\n"
 	      "  --pure        the command does not write to FILE\n"
 	      "  --seed N, --verbose\n", stderr);
 	exit(2);
@@ -392,6 +421,8 @@ int main(int argc, char **argv)
 {
 	struct replay r = { .seed = 1, .between = 2, .tear = SECTOR };
 	const char *log = NULL, *state = NULL, *initial = NULL;
+	unsigned int nr_parts = 0;
+	char *parts[MAX_PARTS];
 	int opt;
 
 	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -399,6 +430,11 @@ int main(int argc, char **argv)
 		case 'l': log = optarg; break;
 		case 's': state = optarg; break;
 		case 'S': r.size = number(optarg, "--size"); break;
+		case 'P':
+			if (nr_parts == MAX_PARTS)
+				usage();
+			parts[nr_parts++] = optarg;
+			break;
 		case 'e': r.seed = number(optarg, "--seed"); break;
 		case 'b': r.between = number(optarg, "--between"); break;
 		case 'n': r.max_points = number(optarg, "--points"); break;
@@ -413,9 +449,12 @@ int main(int argc, char **argv)
 		usage();
 	chance_seed(&r.chance, r.seed);
 	log_open(&r.log, log);
+	if (nr_parts)
+		map_parts(&r, state, parts, nr_parts);
+	else
+		r.state = map_state(NULL, state, r.size);
 	r.durable = xcalloc(1, r.size);
 	r.want = xcalloc(1, r.size);
-	r.state = map_state(state, r.size);
 	if (initial)
 		load_initial(&r, initial);
 	peer_start(&r.peer, argv[optind]);
