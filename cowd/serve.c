@@ -116,6 +116,7 @@ struct cowd_serve {
 	unsigned int deferred_first, nr_deferred;
 	struct dmu_event deferred[MAX_DEFERRED];
 	bool lost_known;	/* the kernel knows that data may be lost */
+	uint64_t syncs_told;	/* that failed, and the kernel knows */
 	int64_t commit_at;	/* ms, or 0: not armed */
 	int commit_ms;
 	struct cowd_serve_stats stats;
@@ -644,11 +645,18 @@ static void lost(struct cowd_serve *s)
 	discards_answer(s, 0, -EIO);
 }
 
-/* A sync of libcow's own failed: the kernel hears of it before anything else. */
+/*
+ * A sync of libcow's own failed: the kernel hears of it before anything else, and once.
+ * That libcow still holds its commits says nothing: the FLUSH by which the kernel trusts
+ * the data again may wait there for what was copied before.
+ */
 static void tell_lost(struct cowd_serve *s)
 {
-	if (s->lost_known || !cow_commits_held(s->chain))
+	uint64_t failed = cow_failed_syncs(s->chain);
+
+	if (failed == s->syncs_told)
 		return;
+	s->syncs_told = failed;
 	check_fatal(s, dmu_report_lost(s->channel));
 	lost(s);
 }

@@ -157,6 +157,7 @@ static struct {
 	uint32_t flags;		/* of answers */
 	int map_status, commit_status, discard_status;
 	bool held, sync_fails;
+	uint64_t failed_syncs;
 	struct cow_request *requests[MAX_REQUESTS];	/* not done yet */
 	unsigned int nr_requests, nr_maps;
 	unsigned int nr_discards;
@@ -189,8 +190,10 @@ static void answer_map(struct cow_request *req)
 
 static void complete(struct cow_request *req)
 {
-	if (req->op == COW_OP_COMMIT)
+	if (req->op == COW_OP_COMMIT) {
 		cow.held = cow.sync_fails;
+		cow.failed_syncs += cow.sync_fails;
+	}
 	if (req->op == COW_OP_MAP)
 		answer_map(req);
 	else
@@ -237,10 +240,10 @@ void cow_hold_commits(struct cow_chain *chain)
 	cow.held = true;
 }
 
-bool cow_commits_held(const struct cow_chain *chain)
+uint64_t cow_failed_syncs(const struct cow_chain *chain)
 {
 	(void)chain;
-	return cow.held;
+	return cow.failed_syncs;
 }
 
 bool cow_scratch_full(struct cow_chain *chain, uint64_t *first, uint64_t *count)
@@ -734,6 +737,32 @@ static void lost_data_is_not_committed(void **state)
 	assert_int_equal(replied(DMU_RE_COMMIT, 0, NULL), 0);
 }
 
+/* Told of a loss, then asked for a commit, which libcow begins after what was copied before. */
+static void trust_is_not_taken_back(void **state)
+{
+	struct dmu_reply reply;
+
+	event(DMU_EV_LOST, 0, 0, 0, 0);
+	work_out(*state);
+	may_complete = false;
+	event(DMU_EV_COPIED, 0, 0, 10, 5);
+	event(DMU_EV_FLUSH, 0, 1, 0, 0);
+	work(*state);
+	work(*state);
+	assert_true(cow.held);
+	assert_int_equal(replied(DMU_RE_COMMIT, 0, NULL), 0);
+	/* Another sync that fails meanwhile is news. */
+	cow.failed_syncs++;
+	work(*state);
+	work(*state);
+	assert_int_equal(replied(DMU_RE_COMMIT, 0, &reply), 1);
+	assert_int_equal(reply.flags, DMU_RE_LOST);
+	may_complete = true;
+	work_out(*state);
+	assert_int_equal(replied(DMU_RE_FLUSHED, 1, NULL), 1);
+	assert_int_equal(replied(DMU_RE_COMMIT, 0, NULL), 1);
+}
+
 static void discard_comes_after_invalidated(void **state)
 {
 	struct dmu_reply reply;
@@ -1071,6 +1100,7 @@ int main(void)
 		SERVE_TEST(commit_status_reaches_the_flush),
 		SERVE_TEST(failed_sync_is_told),
 		SERVE_TEST(lost_data_is_not_committed),
+		SERVE_TEST(trust_is_not_taken_back),
 		SERVE_TEST(discard_comes_after_invalidated),
 		SERVE_TEST(scratch_is_emptied_after_invalidated),
 		SERVE_TEST(answer_on_its_way_gives_in_to_the_scratch_file),

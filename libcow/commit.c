@@ -99,6 +99,7 @@ static void sync_done(struct cow_io *io)
 		return;
 	c->status = io->status;
 	c->held = true;
+	c->failed_syncs++;
 	cow_log_error(&chain->log, io->status, "%s: cannot be synced: %s",
 		      io->file->path, strerror(-io->status));
 }
@@ -314,9 +315,9 @@ void cow_hold_commits(struct cow_chain *chain)
 	chain->commit.held = true;
 }
 
-bool cow_commits_held(const struct cow_chain *chain)
+uint64_t cow_failed_syncs(const struct cow_chain *chain)
 {
-	return chain->commit.held;
+	return chain->commit.failed_syncs;
 }
 
 void cow_commit_more(struct cow_image *img)

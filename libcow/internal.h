@@ -286,6 +286,7 @@ struct cow_commit {
 	uint64_t last_id;		/* requests up to it are covered */
 	int lost;			/* errno of a change that failed */
 	bool held;			/* data may be lost: invariant 5 */
+	uint64_t failed_syncs;
 	uint64_t done;			/* number of commits */
 	struct cow_request req;		/* holds the pins of ->commit() */
 	struct cow_io *syncs;		/* one a file */

@@ -291,7 +291,8 @@ bool cow_chain_dirty(const struct cow_chain *chain);
  * fails does this by itself.
  */
 void cow_hold_commits(struct cow_chain *chain);
-bool cow_commits_held(const struct cow_chain *chain);
+/* How many syncs failed so far. */
+uint64_t cow_failed_syncs(const struct cow_chain *chain);
 
 /*
  * The scratch file is memory.  Do the blocks in it take scratch_bytes or more?  Then
