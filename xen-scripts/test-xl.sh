@@ -50,8 +50,21 @@ becomes 'dmu:raw:/a,xvdb,w,0' 'xvdb|w|disk|block-dmu|raw:/a'
 becomes 'phy:/dev/vg/a,xvdb,w' 'xvdb|w|disk||/dev/vg/a'
 becomes 'tapestry,raw,xvdb,r' 'xvdb|r|disk||tapestry'
 refuses 'tap:bochs:/a,sda1,w' 'tap:bochs: is no type'
-refuses 'tap:aio:/a,sda1' 'should be tap:TYPE:FILE,DEVICE,MODE'
-refuses 'dmu:dscow:/a' 'should be dmu:FORMAT:IMAGE[:BASE],DEVICE,MODE'
+# Devices as numbers, access that is missing or empty, and settings behind: as xl has them.
+becomes 'dmu:raw:/a,51712,w' '51712|w|disk|block-dmu|raw:/a'
+becomes 'dmu:raw:/a,0xca00,r' '0xca00|r|disk|block-dmu|raw:/a'
+becomes 'tap:aio:/a,sda1' 'sda1|w|disk|block-dmu|raw:/a'
+becomes 'tap:aio:/a,hdc:cdrom' 'hdc|r|cdrom|block-dmu|raw:/a'
+becomes 'dmu:raw:/a,xvda,' 'xvda|w|disk|block-dmu|raw:/a'
+becomes 'dmu:raw:/a,xvda,,access=r' 'xvda|r|disk|block-dmu|raw:/a'
+becomes 'dmu:raw:/a,xvda,w,direct-io-safe,no-discard' 'xvda|w|disk|block-dmu|raw:/a'
+becomes 'dmu:raw:/a,xvda,r,devtype=cdrom' 'xvda|r|cdrom|block-dmu|raw:/a'
+[ "$("$src/dmu-xl" disk 'dmu:raw:/a,xvda,w,direct-io-safe,backend=disks,discard')" = \
+	'vdev=xvda,access=w,direct-io-safe,backend=disks,discard,script=block-dmu,target=raw:/a' ] ||
+	fail "settings: $("$src/dmu-xl" disk 'dmu:raw:/a,xvda,w,direct-io-safe,backend=disks,discard')"
+refuses 'dmu:dscow:/a' 'should be dmu:FORMAT:IMAGE[:BASE],DEVICE[,MODE]'
+refuses 'dmu:dscow:/a,0xcz,w' '0xcz is no device'
+refuses 'dmu:dscow:/a,xvda,w,script=block' 'script=block: is said by'
 refuses 'dmu:dscow:/a,sda1,w,0,x' 'should be dmu:'
 refuses 'dmu:dscow:/a,sd a,w' 'sd a is no device of a guest'
 refuses 'dmu:dscow:/a,sda:tape,w' 'tape is neither'
