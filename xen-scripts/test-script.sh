@@ -18,7 +18,7 @@ work=$(mktemp -d)
 watcher=
 trap '[ -z "$watcher" ] || kill "$watcher"; rm -rf "$work"' EXIT
 cd "$work" || exit 1
-mkdir -p bin xen devices images dev/mapper var/run/xen-hotplug var/log/xen run/systemd
+mkdir -p bin xen devices images dev/mapper var/run/xen-hotplug var/log/xen run/systemd run/cowd
 mapper=$work/dev/mapper locks=$work/var/run/xen-hotplug systemd=$work/run/systemd/system
 log=$work/var/log/xen/xen-hotplug.log
 [ -z "$shim" ] || mapper=./dev/mapper
@@ -137,6 +137,11 @@ name=${*: -2:1}
 [ ! -e "$WORK/refuse-cowd" ] || { echo "cowd: $(cat "$WORK/refuse-cowd")" >&2; exit 1; }
 read_only=false
 case " $* " in *' --read-only '*) read_only=true ;; esac
+for i in {1..300}; do
+	[ -e "$WORK/slow-cowd" ] || break
+	sleep 0.1
+done
+: >"$WORK/run/cowd/$name.json"
 printf '%s\n' running "$2" "${*: -1}" "$read_only" >"$WORK/devices/$name"
 ln -sf /dev/null "$WORK/dev/mapper/$name"
 END_PROGRAM
@@ -158,7 +163,7 @@ stop)
 	[ ! -e "$WORK/busy" ] || { sleep 1; echo "cowctl: $2 is in use (open 1 times)" >&2; exit 1; }
 	[ ! -e "$WORK/slow" ] || exec sleep 600
 	[ ! -e "$WORK/used" ] || { cat "$WORK/used" >&2; rm "$WORK/used"; exit 1; }
-	rm "$WORK/devices/$2" "$WORK/dev/mapper/$2"
+	rm -f "$WORK/devices/$2" "$WORK/dev/mapper/$2" "$WORK/run/cowd/$2.json"
 	;;
 esac
 END_PROGRAM
@@ -209,7 +214,7 @@ name=xen-5-51712
 # disk MODE TARGET: what xl writes for a disk, and a host on which nothing happened.
 disk()
 {
-	rm -rf store calls syslog refuse-* used slow busy backing* held run/systemd/* devices/* dev/mapper/* images/*
+	rm -rf store calls syslog refuse-* used slow busy backing* held run/systemd/* run/cowd/* devices/* dev/mapper/* images/*
 	mkdir -p "store/$backend"
 	printf %s "$1" >"store/$backend/mode"
 	printf %s "$2" >"store/$backend/params"
@@ -554,6 +559,15 @@ until_true()
 	fail "waited 30 s for: $*"
 }
 
+# printf_disk MODE TARGET SCRIPT: the script last: it makes it ours.
+printf_disk()
+{
+	mkdir -p "store/$backend"
+	printf %s "$1" >"store/$backend/mode"
+	printf %s "$2" >"store/$backend/params"
+	printf %s "$3" >"store/$backend/script"
+}
+
 is_connected() { [ "$(node hotplug-status)" = connected ]; }
 nothing_served() { [ -z "$(ls devices)" ]; }
 
@@ -595,6 +609,16 @@ watches()
 		connected
 		calls_are "cowd|-p|raw|$name|$work/images/golden"
 	done
+	what="a disk is deleted and made again before anybody looks"
+	: >calls
+	: >images/second
+	rm -r "store/$backend"
+	printf_disk w "raw:$work/images/second" /etc/xen/scripts/block-dmu
+	tells "$backend"
+	until_true is_connected
+	kept
+	connected
+	calls_are "cowctl|stop|$name" "cowd|-p|raw|$name|$work/images/second"
 	# Whoever adds it again says so in xenstore.
 	what="more events of a disk that is served"
 	printf marked >"store/$backend/hotplug-status"
@@ -626,9 +650,48 @@ watches()
 	until_true is_connected
 	kept
 	calls_are "cowd|-p|raw|--read-only|$name|$work/images/golden"
+
+	# Guests whose disk is slow to be served hold nobody up, nor does its end.
+	what="a disk vanishes while it is added"
+	name=xen-8-51712 backend=backend/vbd/8/51712
+	: >calls
+	: >slow-cowd
+	printf_disk w "raw:$work/images/golden" block-dmu
+	tells "$backend"
+	until_true grep -q "^cowd|.*|$name|" calls
+	rm -r "store/$backend"
+	tells "$backend"
+	name=xen-9-51712 backend=backend/vbd/9/51712
+	printf_disk w "raw:$work/images/golden" block-dmu
+	tells "$backend"
+	until_true grep -q "^cowd|.*|$name|" calls
+	[ -e slow-cowd ] || fail "the other came to its end before"
+	grep -q "^cowctl|stop|xen-8-" calls && fail "removed while it is added"
+	rm slow-cowd
+	until_true is_connected
+	until_true grep -q "^cowctl|stop|xen-8-51712$" calls
+	until_true test ! -e devices/xen-8-51712
+
 	exec 7>&-
 	what="xenstore ends"
 	wait "$watcher" && fail "goes on without xenstore"
+	watcher=
+
+	what="disks vanished while nobody watched"
+	: >calls
+	rm -r "store/$backend"
+	printf %s running >devices/xen-3-51712
+	ln -s /dev/null dev/mapper/xen-3-51712
+	: >run/cowd/xen-3-51712.json
+	: >run/cowd/mine.json
+	"$shim" watch &
+	watcher=$!
+	exec 7>events
+	until_true grep -q "^cowctl|stop|xen-9-51712$" calls
+	until_true grep -q "^cowctl|stop|xen-3-51712$" calls
+	[ "$(grep -c . calls)" = 2 ] || fail "called $(cat calls)"
+	exec 7>&-
+	wait "$watcher"
 	watcher=
 }
 [ -z "$shim" ] || watches

@@ -18,7 +18,7 @@
 #include "words.h"
 
 struct xs_handle {
-	FILE *events;
+	int events;
 	char *first;		/* xenstore tells each watch once at the beginning */
 };
 
@@ -123,28 +123,61 @@ char **xs_directory(struct xs_handle *xs, xs_transaction_t t, const char *path,
 
 bool xs_watch(struct xs_handle *xs, const char *path, const char *token)
 {
-	xs->events = fopen(text("%s/events", getenv("WORK")), "re");
+	xs->events = open(text("%s/events", getenv("WORK")), O_RDONLY | O_CLOEXEC);
+	if (xs->events >= 0)
+		fcntl(xs->events, F_SETFL, O_NONBLOCK);
 	xs->first = text("%s", path);
+	return xs->events >= 0;
+}
+
+int xs_fileno(struct xs_handle *xs)
+{
 	return xs->events;
 }
 
-char **xs_read_watch(struct xs_handle *xs, unsigned int *num)
+/* A line of the FIFO, byte by byte, so that poll() tells of the next one. */
+static bool read_line(int fd, char *line, size_t size)
+{
+	size_t used = 0;
+	ssize_t n;
+
+	while (used < size - 1) {
+		n = read(fd, line + used, 1);
+		if (n < 0 && errno == EAGAIN && used) {
+			usleep(1000);	/* the rest comes */
+			continue;
+		}
+		if (n < 0)
+			return false;
+		if (!n) {
+			errno = EINVAL;
+			return false;
+		}
+		if (line[used] == '\n')
+			break;
+		used++;
+	}
+	line[used] = '\0';
+	return true;
+}
+
+char **xs_check_watch(struct xs_handle *xs)
 {
 	char **list = calloc(1, 2 * sizeof(char *) + 256);
 	char *line = (char *)(list + 2);
+	int err;
 
 	list[XS_WATCH_PATH] = line;
 	list[XS_WATCH_TOKEN] = line + 255;
-	*num = 2;
 	if (xs->first) {
 		snprintf(line, 256, "%s", xs->first);
 		xs->first = NULL;
 		return list;
 	}
-	if (!fgets(line, 256, xs->events)) {
-		free(list);
-		return NULL;
-	}
-	line[strcspn(line, "\n")] = '\0';
-	return list;
+	if (read_line(xs->events, line, 255))
+		return list;
+	err = errno;
+	free(list);
+	errno = err;
+	return NULL;
 }

@@ -9,6 +9,7 @@
 
 #define DEVICES		ROOT "/dev/mapper/"
 #define SYSTEMD		ROOT "/run/systemd/system"
+#define RECORDS		ROOT "/run/cowd"		/* of cowd: NAME.json */
 #define LOCKS		ROOT "/var/run/xen-hotplug"	/* as in Xen's locking.sh */
 #define LOG		ROOT "/var/log/xen/xen-hotplug.log"
 

@@ -4,27 +4,34 @@
  * and removed when they vanish from it, each by a process of its own, so that a
  * slow one keeps no other waiting.
  *
- * What must hold: of one disk, one such process runs at a time.
+ * What must hold: of one disk, one such process runs at a time; nobody waits for it.
  */
+#include <dirent.h>
 #include <errno.h>
+#include <poll.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <syslog.h>
 #include <unistd.h>
 #include <xenstore.h>
 
+#include "paths.h"
 #include "watch.h"
 #include "words.h"
 
 #define BASE	"backend/vbd"	/* of the domain that we are in */
+#define GONE_MS	10000	/* until the loss of xenstore is noticed, at most */
 
 struct slot {
 	struct slot *next;
 	unsigned int domain, device;
 	bool present;
+	bool to_remove, to_add;	/* when nothing runs; removed first */
 	pid_t pid;		/* adds or removes it; 0: none */
 };
 
@@ -33,39 +40,50 @@ static struct xs_handle *xs;
 
 /* ---- processes ----------------------------------------------------------- */
 
-static void finish(struct slot *slot)
-{
-	while (slot->pid && waitpid(slot->pid, NULL, 0) < 0 && errno == EINTR)
-		;
-	slot->pid = 0;
-}
-
 /* The same program, as Xen's toolstack would call it. */
 static void start(struct slot *slot, const char *what)
 {
 	char program[] = "block-dmu-shim";
 	char *const argv[] = { program, (char *)what, NULL };
+	posix_spawnattr_t attr;
+	sigset_t none;
 	char path[64];
 	int err;
 
-	finish(slot);
 	snprintf(path, sizeof(path), BASE "/%u/%u", slot->domain, slot->device);
 	setenv("XENBUS_PATH", path, 1);
-	err = posix_spawn(&slot->pid, "/proc/self/exe", NULL, NULL, argv, environ);
+	sigemptyset(&none);
+	posix_spawnattr_init(&attr);
+	posix_spawnattr_setsigmask(&attr, &none);
+	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK);
+	err = posix_spawn(&slot->pid, "/proc/self/exe", NULL, &attr, argv, environ);
+	posix_spawnattr_destroy(&attr);
 	if (!err)
 		return;
 	slot->pid = 0;
 	syslog(LOG_ERR, "%s: cannot be %s: %s", path, what, strerror(err));
 }
 
-static void reap(void)
+/* Waits for nobody: what runs may take minutes. */
+static void start_next(struct slot *slot)
+{
+	if (slot->pid)
+		return;
+	if (slot->to_remove) {
+		slot->to_remove = false;
+		start(slot, "remove");
+	} else if (slot->to_add) {
+		slot->to_add = false;
+		start(slot, "add");
+	}
+}
+
+static void free_idle_slots(void)
 {
 	struct slot **at = &slots, *slot;
 
 	while ((slot = *at)) {
-		if (slot->pid && waitpid(slot->pid, NULL, WNOHANG) == slot->pid)
-			slot->pid = 0;
-		if (slot->present || slot->pid) {
+		if (slot->present || slot->pid || slot->to_remove) {
 			at = &slot->next;
 			continue;
 		}
@@ -103,24 +121,51 @@ static struct slot *find(unsigned int domain, unsigned int device)
 	return NULL;
 }
 
-static void appeared(struct slot *slot, unsigned int domain, unsigned int device)
+static struct slot *make_slot(unsigned int domain, unsigned int device)
+{
+	struct slot *slot = calloc(1, sizeof(*slot));
+
+	if (!slot)
+		abort();
+	slot->domain = domain;
+	slot->device = device;
+	slot->next = slots;
+	slots = slot;
+	return slot;
+}
+
+/* Who adds or refuses a disk leaves this in its backend; so does another than we. */
+static bool has_status(unsigned int domain, unsigned int device)
 {
 	char *status = read_node(domain, device, "hotplug-status");
+	bool has = status;
 
-	if (!slot) {
-		slot = calloc(1, sizeof(*slot));
-		if (!slot)
-			abort();
-		slot->domain = domain;
-		slot->device = device;
-		slot->next = slots;
-		slots = slot;
-	}
-	slot->present = true;
-	/* Another may have served it before, or refused. */
-	if (!status)
-		start(slot, "add");
 	free(status);
+	return has;
+}
+
+static void is_there(struct slot *slot)
+{
+	bool idle = !slot->pid && !slot->to_add && !slot->to_remove;
+
+	if (slot->present && !idle)
+		return;
+	if (has_status(slot->domain, slot->device)) {
+		slot->present = true;
+		return;
+	}
+	/* Deleted and made again before we looked: what is served is another's. */
+	slot->to_remove |= slot->present;
+	slot->to_add = true;
+	slot->present = true;
+}
+
+static void is_gone(struct slot *slot)
+{
+	if (slot->present)
+		slot->to_remove = true;
+	slot->present = false;
+	slot->to_add = false;
 }
 
 /* What xenstore says of a disk now. */
@@ -129,13 +174,49 @@ static void consider(unsigned int domain, unsigned int device)
 	char *script = read_node(domain, device, "script");
 	struct slot *slot = find(domain, device);
 
-	if (script && is_ours(script) && !(slot && slot->present))
-		appeared(slot, domain, device);
-	if (!script && slot && slot->present) {
-		slot->present = false;
-		start(slot, "remove");
-	}
+	if (script && is_ours(script))
+		is_there(slot ? slot : (slot = make_slot(domain, device)));
+	else if (!script && slot)
+		is_gone(slot);
+	if (slot)
+		start_next(slot);
 	free(script);
+}
+
+/* What was said of a disk while its process ran is looked at now. */
+static void reap(void)
+{
+	struct slot *slot;
+
+	for (slot = slots; slot; slot = slot->next) {
+		if (!slot->pid || waitpid(slot->pid, NULL, WNOHANG) != slot->pid)
+			continue;
+		slot->pid = 0;
+		start_next(slot);
+		if (!slot->pid)
+			consider(slot->domain, slot->device);
+	}
+}
+
+/* Devices of disks that vanished while nobody watched. */
+static void remove_stale(void)
+{
+	DIR *dir = opendir(RECORDS);
+	unsigned int domain, device;
+	struct dirent *entry;
+	struct slot *slot;
+	char rest[6];
+
+	while (dir && (entry = readdir(dir))) {
+		if (sscanf(entry->d_name, "xen-%u-%u%5s", &domain, &device, rest) != 3 ||
+		    strcmp(rest, ".json") || find(domain, device))
+			continue;
+		slot = make_slot(domain, device);
+		slot->present = true;	/* until it is looked at */
+		consider(domain, device);
+	}
+	if (dir)
+		closedir(dir);
 }
 
 /* The disks of one domain, those that we serve and those that xenstore has. */
@@ -184,24 +265,58 @@ static void event(const char *path)
 	default:
 		consider_all();
 	}
-	reap();
+}
+
+/* All that xenstore has to say now: 0, or a negative errno when it is lost. */
+static int events(void)
+{
+	char **said;
+
+	while ((said = xs_check_watch(xs))) {
+		event(said[XS_WATCH_PATH]);
+		free(said);
+	}
+	return errno == EAGAIN ? 0 : -errno;
+}
+
+static int children_fd(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
 int watch(void)
 {
-	char **said;
-	unsigned int count;
+	struct signalfd_siginfo info;
+	struct pollfd pfd[2];
+	int err = 0;
 
+	/* Before libxenstore has a thread that would take the signal. */
+	pfd[1] = (struct pollfd){ .fd = children_fd(), .events = POLLIN };
 	xs = xs_open(0);
-	if (!xs || !xs_watch(xs, BASE, "disks")) {
+	if (pfd[1].fd < 0 || !xs || !xs_watch(xs, BASE, "disks")) {
 		fprintf(stderr, "block-dmu-shim: xenstore cannot be watched: %s\n",
 			strerror(errno));
 		return 1;
 	}
-	while ((said = xs_read_watch(xs, &count))) {
-		event(said[XS_WATCH_PATH]);
-		free(said);
+	pfd[0] = (struct pollfd){ .fd = xs_fileno(xs), .events = POLLIN };
+	consider_all();
+	remove_stale();
+	for (;;) {
+		err = events();
+		if (err)
+			break;
+		while (read(pfd[1].fd, &info, sizeof(info)) > 0)
+			;
+		reap();
+		free_idle_slots();
+		/* libxenstore's descriptor does not tell that xenstored is gone. */
+		poll(pfd, 2, GONE_MS);
 	}
-	fprintf(stderr, "block-dmu-shim: xenstore is gone: %s\n", strerror(errno));
+	fprintf(stderr, "block-dmu-shim: xenstore is gone: %s\n", strerror(-err));
 	return 1;
 }
