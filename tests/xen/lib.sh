@@ -174,7 +174,8 @@ nothing_left()
 	no_backend || fail "$1: left in xenstore: $(xenstore-ls /local/domain/0/backend/vbd)"
 	left=$(dmsetup ls --target userspace | grep -v '^No devices')
 	[ -z "$left" ] || fail "$1: left the device $left"
-	left=$(losetup -a | grep -v golden)
+	# guests.sh has a volume of its own; all else is of cowd, of the golden image too.
+	left=$(losetup -a | grep -v "^${volume:-none}:")
 	[ -z "$left" ] || fail "$1: left the loop device $left"
 	left=$(ps -C cowd -o pid=)
 	[ -z "$left" ] || fail "$1: left processes $left"
