@@ -21,6 +21,9 @@ dmu_decode()
 	printf -v REPLY %b "${text//%/\\x}"
 }
 
+# What the device stands on: systemd wants absolute paths.
+dmu_needs() { [ "${1#/}" = "$1" ] || dmu_paths+=("$1"); }
+
 # dmu_option NAME VALUE
 dmu_option()
 {
@@ -30,7 +33,11 @@ dmu_option()
 	base-format) dmu_base_format=$2 ;;
 	create.?*) dmu_create+=(-o "${1#create.}=$2") ;;
 	open.?*) dmu_open+=(-o "${1#open.}=$2") ;;
-	allow-backing | allow-write | policy | no-space | map-memory | cache-size) dmu_cowd+=("--$1" "$2") ;;
+	allow-backing | allow-write)
+		dmu_cowd+=("--$1" "$2")
+		dmu_needs "$2"
+		;;
+	policy | no-space | map-memory | cache-size) dmu_cowd+=("--$1" "$2") ;;
 	*)
 		dmu_error="target=$dmu_target: $1 is no option; there are size, block-size, base-format, \
 create.NAME, open.NAME, allow-backing, allow-write, policy, no-space, map-memory and cache-size"
@@ -61,13 +68,13 @@ dmu_field()
 
 # dmu_parse TARGET: sets dmu_format, dmu_image, dmu_base (or ''), dmu_base_format,
 # dmu_size (or ''), the arrays dmu_create (options of cowimg create), dmu_open (of the
-# format, to open it) and dmu_cowd; or
+# format, to open it), dmu_cowd and dmu_paths (of files and folders that are needed); or
 # fails with one sentence in dmu_error.
 dmu_parse()
 {
 	local rest=$1: number=0 field
 	dmu_target=$1 dmu_error='' dmu_format='' dmu_image='' dmu_base='' dmu_base_format=raw dmu_size=''
-	dmu_create=() dmu_open=() dmu_cowd=()
+	dmu_create=() dmu_open=() dmu_cowd=() dmu_paths=()
 
 	while [ -n "$rest" ]; do
 		field=${rest%%:*}
@@ -80,6 +87,7 @@ dmu_parse()
 		return 1
 	fi
 	[ -z "$dmu_base" ] || dmu_cowd+=(--allow-backing "$dmu_base")
+	dmu_paths=("$dmu_image" ${dmu_base:+"$dmu_base"} "${dmu_paths[@]}")
 }
 
 # dmu_make_command: how to make the image that does not exist, in the array REPLY.

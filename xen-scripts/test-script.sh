@@ -397,10 +397,18 @@ disk w "raw:$work/images/a%22%5C%20b"
 : >'images/a"\ b'
 mkdir run/systemd/system
 adds
-unit="--property=Before=xendomains.service libvirt-guests.service|--property=RequiresMountsFor=\"$work/images/a\\\"\\\\ b\""
+unit="--property=Before=xendomains.service libvirt-guests.service|--property=After=remote-fs.target blk-availability.service iscsid.service multipathd.service|--property=RequiresMountsFor=\"$work/images/a\\\"\\\\ b\""
 calls_are "systemd-run|--quiet|--scope|--collect|--unit=cowd-$name|$unit|cowd|-p|raw|$name|$work/images/a\"\\ b" \
 	"cowd|-p|raw|$name|$work/images/a\"\\ b" \
 	"systemd-run|--quiet|--scope|--collect|--unit=cowd-$name-keep|$unit|setsid|-f|cowctl|keep|$name"
+removes
+
+what="a host with systemd, and all that the disk stands on"
+disk w "dscow:$work/images/overlay:$work/images/golden:allow-backing=/nfs:allow-write=/x y:allow-write=here"
+mkdir run/systemd/system
+adds
+grep -qF "|--property=RequiresMountsFor=\"$work/images/overlay\" \"$work/images/golden\" \"/nfs\" \"/x y\"|cowd|" calls ||
+	fail "called: $(cat calls)"
 removes
 
 what="a device whose cowd is dead"

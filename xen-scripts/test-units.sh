@@ -56,20 +56,26 @@ for other in xen.service xenstored.service; do
 done
 
 # What block-dmu gives each cowd; test-script.sh sees that the shim gives the same.
-properties=$(sed -n 's/^.*--property="\(Before=.*\)"$/\1/p' "$src/block-dmu.in")
+properties=$(sed -n 's/^.*--property="\(Before=.*\|After=.*\)"$/\1/p' "$src/block-dmu.in")
 [ -n "$properties" ] || fail "block-dmu names no order"
 {
 	printf '[Unit]\n%s\n' "$properties"
-	printf 'RequiresMountsFor="%s/an image"\n[Service]\nExecStart=/bin/true\n' "$work/images"
+	printf 'RequiresMountsFor="%s/an image" "%s/base"\n[Service]\nExecStart=/bin/true\n' "$work/images" "$work/bases"
 } >"$work/cowd-xen-1-51712.service"
 for other in xendomains.service libvirt-guests.service; do
 	ordered cowd-xen-1-51712.service before "$other"
 done
-# Its file system, of which it needs the mount.
-mount=$(systemd-escape -p --suffix=mount "$work/images")
-mkdir "$work/images"
-printf '[Unit]\nAfter=cowd-xen-1-51712.service\n[Mount]\nWhat=tmpfs\nWhere=%s\nType=tmpfs\n' "$work/images" >"$work/$mount"
-says cowd-xen-1-51712.service | grep -q "ordering cycle" || fail "cowd is not after its image's mount"
+for other in blk-availability.service iscsid.service multipathd.service; do
+	ordered cowd-xen-1-51712.service after "$other"
+done
+# The file systems of image and base, of which it needs the mounts.
+for folder in images bases; do
+	mount=$(systemd-escape -p --suffix=mount "$work/$folder")
+	mkdir "$work/$folder"
+	printf '[Unit]\nAfter=cowd-xen-1-51712.service\n[Mount]\nWhat=tmpfs\nWhere=%s\nType=tmpfs\n' "$work/$folder" >"$work/$mount"
+	says cowd-xen-1-51712.service | grep -q "ordering cycle" || fail "cowd is not after the mount of $folder"
+	rm "$work/$mount"
+done
 
 [ "$failed" = 0 ] && echo "PASS test-units.sh"
 exit "$failed"

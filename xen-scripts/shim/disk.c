@@ -272,10 +272,15 @@ static char *quoted(const char *path)
 
 /*
  * Under systemd what outlives us gets a unit of its own: it ends after the
- * guests, and before the file systems of the images are unmounted.
+ * guests, and before the file systems of the images are unmounted and what their
+ * volumes stand on is ended.
  */
 static void add_unit(const struct disk *d, const char *unit, struct words *command)
 {
+	const struct words *needs = &d->target.paths;
+	unsigned int i;
+	char *paths;
+
 	memset(command, 0, sizeof(*command));
 	if (access(SYSTEMD, F_OK))
 		return;
@@ -285,8 +290,11 @@ static void add_unit(const struct disk *d, const char *unit, struct words *comma
 	words_add(command, "--collect");
 	words_add(command, text("--unit=%s", unit));
 	words_add(command, "--property=Before=xendomains.service libvirt-guests.service");
-	words_add(command, text("--property=RequiresMountsFor=%s",
-				quoted(d->target.image)));
+	words_add(command, "--property=After=remote-fs.target blk-availability.service iscsid.service multipathd.service");
+	paths = quoted(needs->word[0]);
+	for (i = 1; i < needs->count; i++)
+		paths = text("%s %s", paths, quoted(needs->word[i]));
+	words_add(command, text("--property=RequiresMountsFor=%s", paths));
 }
 
 static void keep(const struct disk *d)

@@ -76,6 +76,9 @@ static int option(struct target *t, const char *name, char *value)
 	} else if (is_of_cowd(name)) {
 		words_add(&t->cowd, text("--%s", name));
 		words_add(&t->cowd, value);
+		/* systemd wants absolute paths. */
+		if (!strncmp(name, "allow-", 6) && value[0] == '/')
+			words_add(&t->paths, value);
 	} else {
 		return refuse(t, text("target=%s: %s is no option; there are size, block-size, base-format, create.NAME, open.NAME, allow-backing, allow-write, policy, no-space, map-memory and cache-size",
 				      t->text, name));
@@ -128,6 +131,7 @@ int target_parse(struct target *t, const char *target)
 {
 	char *rest = *target ? text("%s", target) : NULL, *field;
 	unsigned int number = 0;
+	struct words more;
 	int err = 0;
 
 	memset(t, 0, sizeof(*t));
@@ -144,6 +148,12 @@ int target_parse(struct target *t, const char *target)
 		words_add(&t->cowd, "--allow-backing");
 		words_add(&t->cowd, t->base);
 	}
+	more = t->paths;
+	memset(&t->paths, 0, sizeof(t->paths));
+	words_add(&t->paths, t->image);
+	if (t->base)
+		words_add(&t->paths, t->base);
+	words_add_all(&t->paths, &more);
 	if (t->cowd.too_many || t->create.too_many || t->open.too_many)
 		return refuse(t, text("target=%s: has too many options", target));
 	return 0;

@@ -13,6 +13,7 @@ struct target {
 	struct words create;	/* options of cowimg create */
 	struct words open;	/* of the format, to open the image */
 	struct words cowd;	/* options of cowd */
+	struct words paths;	/* of files and folders that are needed, image and base first */
 	char *error;		/* one sentence, when something is wrong */
 };
 
