@@ -495,6 +495,30 @@ disk w "raw:$work/images/golden"
 printf '%s\n' "$work/images/golden: is no image" "or so" >refuse-cowd
 refused "cowd: $work/images/golden: is no image or so"
 
+what="cowd refuses an image that was made for it"
+disk w "dscow:$work/images/overlay:$work/images/golden:policy=wrong"
+echo "wrong is no policy" >refuse-cowd
+refused "cowd: wrong is no policy"
+[ ! -e images/overlay ] || fail "the image is left"
+
+what="cowd refuses an image that was there"
+: >images/overlay
+echo "$work/images/golden" >backing
+refused "cowd: wrong is no policy"
+[ -e images/overlay ] || fail "the image is gone"
+
+what="another disk took the image that was made"
+rm images/overlay
+echo "$work/images/overlay is in use" >refuse-cowd
+refused "cowd: $work/images/overlay is in use"
+[ -e images/overlay ] || fail "the other's image is gone"
+
+what="what was made may be more than the image"
+disk w "vmdk:$work/images/overlay:size=1g:create.type=flat"
+echo "no" >refuse-cowd
+refused "cowd: no"
+[ -e images/overlay ] || fail "a part is gone"
+
 what="cowimg refuses"
 disk w "dscow:$work/images/overlay:$work/images/golden"
 echo "no space for it" >refuse-cowimg

@@ -44,6 +44,7 @@ struct disk {
 	char *name;		/* of the device */
 	struct target target;
 	bool read_only;
+	bool made;		/* the image, by us */
 	char *lock_path;
 	int lock;
 };
@@ -204,9 +205,26 @@ static int make_image(struct disk *d)
 	if (target_make_command(&d->target, &command))
 		return fatal(d, d->target.error);
 	ret = run(&command, RUN_STDERR, said);
+	d->made = !ret;
 	if (!access(d->target.image, F_OK))
 		return 0;
 	return fatal(d, reason(&command, said, ret));
+}
+
+/*
+ * An image that was made for nothing.  Another disk may have it meanwhile, which is
+ * what cowd says then; and with options of the format it may consist of more files.
+ */
+static void unmake_image(const struct disk *d, const char *said)
+{
+	unsigned int i;
+
+	if (!d->made || strstr(said, "in use"))
+		return;
+	for (i = 0; i < d->target.create.count; i += 2)
+		if (!strcmp(d->target.create.word[i], "-o"))
+			return;
+	unlink(d->target.image);
 }
 
 /* What @image says that it is an overlay over, as @said by cowimg; NULL: over nothing. */
@@ -321,7 +339,7 @@ static int serve(struct disk *d)
 	if (look(d, &served) == ALIVE)
 		return check_served(d, served);
 	err = make_image(d);
-	if (!err)
+	if (!err && !d->made)
 		err = check_base(d);
 	if (err)
 		return err;
@@ -331,8 +349,10 @@ static int serve(struct disk *d)
 	if (command.too_many)
 		return fatal(d, text("target=%s: has too many options", d->target.text));
 	err = run(&command, RUN_STDERR, said);
-	if (look(d, &served) != ALIVE)
+	if (look(d, &served) != ALIVE) {
+		unmake_image(d, said);
 		return fatal(d, reason(&command, said, err));
+	}
 	err = check_served(d, served);
 	if (err)
 		return err;
