@@ -1,26 +1,41 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# no-space.sh [--long] [--seed N] [--fs TYPE]: the file system under the overlay is full.
-# First writes that need space fail, all else goes on, and when room is made the device
-# goes on without a restart.
+# no-space.sh [--long] [--seed N] [--fs TYPE] [--format NAME]: the file system under the
+# overlay, of format NAME (dscow), is full.  First writes that need space fail, all else
+# goes on, and when room is made the device goes on without a restart.
 # shellcheck source=tests/crash/lib.sh
 . "$(dirname "$0")/../crash/lib.sh"
 
-seed=1 ops=100 rounds=1 fs=ext4
+seed=1 ops=100 rounds=1 fs=ext4 format=dscow
 while [ $# -gt 0 ]; do
 	case $1 in
 	--long) ops=800 rounds=10 ;;
 	--seed) seed=$2; shift ;;
 	--fs) fs=$2; shift ;;
+	--format) format=$2; shift ;;
 	*) sed -n '4,7s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 	esac
 	shift
 done
 
-store_mib=64
-disk_mib=128
+# The disk's first disk_mib, which the store cannot hold, and far behind them, where other
+# tables are, the 16 MiB from far_mib on.
+store_mib=64 disk_mib=128 far_mib=1024
+[ "$format" = dscow ] || store_mib=32 disk_mib=64
 [ "$fs" = ext4 ] || store_mib=384 disk_mib=512
+
+# An overlay of blocks of 64 KiB; the parent of a VMDK is a VMDK.
+make_image()
+{
+	local base=$store/base base_format=raw
+
+	if [ "$format" = vmdk ]; then
+		base=$store/parent base_format=vmdk
+		cowimg convert -f raw -O vmdk "$store/base" "$base"
+	fi
+	cowimg create -f "$format" -s 65536 -b "$base" -F "$base_format" "$store/mnt/image" >/dev/null
+}
 
 setup()
 {
@@ -32,10 +47,11 @@ setup()
 	"mkfs.$fs" -q /dev/ram0
 	mount /dev/ram0 "$store/mnt"
 	"$WRITER" --prefill --size $((disk_mib << 20)) "$store/base"
-	dscow_tool -c "$store/mnt/image" "$store/base" >/dev/null
+	dd if="$store/base" of="$store/base" bs=1M count=16 seek=$far_mib conv=notrunc status=none
+	make_image
 	# What will be given back later.
 	fallocate -l 16M "$store/mnt/filler"
-	cowd -p dscow --allow-backing "$store" x "$store/mnt/image"
+	cowd -p "$format" --allow-backing "$store" x "$store/mnt/image"
 	dev=/dev/mapper/x
 }
 
@@ -75,7 +91,7 @@ fill()
 			dd of="$dev" bs=1M seek=$block count=1 iflag=fullblock oflag=direct \
 				status=none 2>err || full=$(grep -o 'No space.*\|Input/output.*' err)
 		block=$((block + 1))
-		[ $block -lt $disk_mib ] || die "128 MiB went into a file system of $store_mib"
+		[ $block -lt $disk_mib ] || die "$disk_mib MiB went into a file system of $store_mib"
 	done
 	filled=$((block - 1))
 }
@@ -91,18 +107,58 @@ test_full()
 	[ "$full" = "No space left on device" ] || die "not by ENOSPC"
 	[ "$partial" = "No space left on device" ] || die "not by ENOSPC"
 	# Reads of all, writes to what is there, and flushes.
-	cmp "$dev" "$store/base" || die "it reads differently when full"
+	cmp -n $((disk_mib << 20)) "$dev" "$store/base" || die "it reads differently when full"
 	sync "$dev" || die "a flush fails when the file system is full"
 	"$WRITER" --record record --seed "$seed" --size $(((filled - 1) << 20)) --threads 2 \
 		--ops "$ops" "$dev" || die "writes to blocks that have their space fail"
 	live record "$dev" "overwritten when full"
 }
 
+# given_up WHAT OPTION...: blkdiscard MiB by MiB, where no table has its space yet.  It may
+# want some; then it fails, by ENOSPC.  What was written before is flushed all the same.
+given_up()
+{
+	local what=$1 at failed=0
+	shift
+
+	for ((at = given_at; at < given_at + 4; at++)); do
+		blkdiscard -o ${at}M -l 1M "$@" "$dev" 2>err || {
+			grep -q 'No space' err || die "$what on a full store: $(cat err)"
+			failed=$((failed + 1))
+		}
+		dd if="$store/base" of="$dev" bs=4k count=1 skip=256 seek=256 oflag=direct conv=fsync \
+			status=none || die "a flush fails after $what on a full store"
+		same_or_zeroes $((at << 20)) 1048576 || die "MiB $at reads as neither the base nor zeroes after $what"
+	done
+	say "$what on a full store: $failed of 4 failed"
+	given_at=$((given_at + 4))
+}
+
+# same_as_base MIB COUNT
+same_as_base() { cmp -i $(($1 << 20)) -n $(($2 << 20)) "$dev" "$store/base"; }
+
+# same_or_zeroes OFFSET BYTES: halves are looked at where it is not all the one or the other.
+same_or_zeroes()
+{
+	local half=$(($2 / 2))
+
+	cmp -s -i "$1" -n "$2" "$dev" "$store/base" || cmp -s -i "$1:0" -n "$2" "$dev" /dev/zero ||
+		{ [ "$2" -gt 65536 ] && same_or_zeroes "$1" $half && same_or_zeroes $(($1 + half)) $half; }
+}
+
+test_given_up()
+{
+	take_all
+	given_at=$far_mib
+	given_up "a discard"
+	given_up "write-zeroes" -z
+}
+
 # Now all of the disk is written to, and much of it fails.
 test_beyond()
 {
-	"$WRITER" --record record2 --seed "$seed" --errors --flush 5 --threads 3 --ops "$ops" \
-		"$dev" >out || die "$(cat out)"
+	"$WRITER" --record record2 --seed "$seed" --size $((disk_mib << 20)) --errors --flush 5 \
+		--threads 3 --ops "$ops" "$dev" >out || die "$(cat out)"
 	cat out
 	grep -q '([1-9][0-9]* failed), [0-9]* flushes' out || die "no write failed"
 	grep -q 'flushes (0 failed)' out || die "a flush failed"
@@ -110,11 +166,20 @@ test_beyond()
 
 test_room()
 {
+	local at
+
 	rm "$store/mnt/filler"
 	sync -f "$store/mnt"
 	[ -z "$(error_of bs=64k count=1 seek=$((disk_mib * 16 - 1)))" ] ||
 		die "a first write fails though there is room"
 	sync "$dev" || die "a flush fails after room was made"
+	# The last MiB, which is given up for the first time, and one that could not be.
+	for at in $((far_mib + 15)) $((far_mib + 7)); do
+		blkdiscard -z -o ${at}M -l 1M "$dev" || die "write-zeroes fail though there is room"
+		sync "$dev" || die "a flush fails after write-zeroes"
+		cmp -i $((at << 20)):0 -n 1048576 "$dev" /dev/zero || die "write-zeroes leave something"
+	done
+	same_as_base $((far_mib + 8)) 7 || die "what nobody wrote reads differently"
 	cowctl status x
 }
 
@@ -220,12 +285,16 @@ one()
 {
 	test_first_commit
 	test_full
-	test_wait
-	test_wait_daemon
+	test_given_up
+	# Of the target, not of the format; the counts are of blocks of 64 KiB.
+	if [ "$format" = dscow ]; then
+		test_wait
+		test_wait_daemon
+	fi
 	test_beyond
 	test_room
 	cowctl stop x
-	check_image "$store/mnt/image"
+	check_image "$store/mnt/image" "$format"
 }
 
 for ((round = 0; round < rounds; round++, seed++)); do
