@@ -48,6 +48,9 @@ ordered()
 # The disks of guests that no script is run for.
 sed "s|^ExecStart=[^ ]*|ExecStart=/bin/true|" "$built/block-dmu-shim.service" >"$work/block-dmu-shim.service"
 grep -q '^ExecStart=[^ ]*/block-dmu-shim watch$' "$built/block-dmu-shim.service" || fail "what does it start?"
+# Five starts in ten seconds would be its last otherwise.
+sed -n '/^\[Unit\]$/,/^\[Service\]$/p' "$built/block-dmu-shim.service" |
+	grep -qx 'StartLimitIntervalSec=0' || fail "systemd gives the shim up"
 for other in xendomains.service libvirt-guests.service; do
 	ordered block-dmu-shim.service before "$other"
 done

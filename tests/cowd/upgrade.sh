@@ -84,8 +84,9 @@ all_is_well
 
 # Restart=on-failure, RestartSec=1, as the unit says; KillMode=mixed ends leftovers.
 unit=$(dirname "$installed")/../lib/systemd/system/cowd@.service
-command=$(sed -n "s/^ExecStart=.bin.sh -c '\(.*\)'$/\1/; s/%i/mydev/gp" "$unit")
-[ -n "$command" ] || die "$unit: no ExecStart"
+of_unit() { sed -n "s/%i/mydev/g; s/^$1=.bin.sh -c '\(.*\)'$/\1/p" "$unit"; }
+command=$(of_unit ExecStart) end=$(of_unit ExecStop)
+[ -n "$command" ] && [ -n "$end" ] || die "$unit: no ExecStart, or no ExecStop"
 supervise()
 {
 	while ! FORMAT=$plugin IMAGE=$work/$image OPTIONS='' sh -c "$command" 2>>fg.log; do
@@ -112,6 +113,8 @@ for who in worker pid both; do
 	both) kill -9 $(status_of pid) "$worker" ;;
 	*) kill -9 "$(status_of $who)" ;;
 	esac
+	# systemd does so when it is dead already, and names no process then.
+	env -u MAINPID sh -c "$end" || fail "killed $who: ExecStop: exit status $?"
 	serves "$worker" "killed $who"
 	load_runs "killed $who"
 	[ "$(counted total)" -gt "$before" ] || fail "no I/O around the death of $who"
@@ -120,7 +123,7 @@ done
 # In the foreground the process stays, so that the supervisor need not know.
 upgrade_once 99 same
 load_stop
-cowctl stop mydev || fail "cowctl stop"
+MAINPID=$(status_of pid) sh -c "$end" || fail "ExecStop: exit status $?"
 wait %supervise 2>/dev/null
 nothing_left "supervised"
 cowd -p "$plugin" mydev "$image" || die "cowd"
