@@ -212,7 +212,7 @@ load_start()
 		sleep 0.1
 		kill -0 "$load_pid" 2>/dev/null || break
 		[ -s state ] && [ "$(counted total)" -gt "$before" ] || continue
-		[ "$plugin" = dscow ] || [ "$(counted warm)" = $((warm + 4)) ] || continue
+		[ -z "${LOAD_WARM:-}" ] || [ "$(counted warm)" = $((warm + 4)) ] || continue
 		return
 	done
 	die "the load does not start"

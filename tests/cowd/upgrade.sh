@@ -1,12 +1,14 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
 # cowctl upgrade: the cowd that is installed takes over from the one that runs,
-# under a load that verifies, and hot I/O goes on.  Then what a supervisor's
-# Restart= does, by the command line of the unit, when parent, worker or both die.
+# under a load that verifies, and hot I/O goes on, also while none is attached.
+# Then what a supervisor's Restart= does, by the command line of the unit, when
+# parent, worker or both die.
 #	upgrade.sh [--long | --times N] [--seed S] [--plugin NAME]
 # shellcheck source=tests/cowd/lib.sh
 . "$(dirname "$0")/lib.sh"
 export LOAD_PACE=10	# leaves the processor to the commands that are tried
+export LOAD_WARM=1	# so that no hot I/O has to ask
 arguments "$@"
 : "${times:=${long:+30}}" "${times:=3}"
 
@@ -45,6 +47,62 @@ upgrade_once()
 	[ "$(daemons | wc -l)" = 2 ] || fail "processes: $(daemons)"
 }
 
+attached() { dmsetup status mydev | awk '{ print $4 }'; }
+
+# Each hot thread does ten I/Os more, and nothing else is done until then.
+hot_goes_on()
+{
+	local before
+	before=$(counted hot)
+	for _ in $(seq 600); do
+		[ "$(counted hot)" -lt $((before + 10)) ] || return
+		sleep 0.1
+	done
+	die "$1: hot I/O waits"
+}
+
+# An upgrade that is held where nobody is attached, and again when the new one just is.
+upgrade_in_steps()
+{
+	local worker upgrading
+	worker=$(status_of worker)
+	mv "$installed" "$installed.good"
+	cat >"$installed" <<END
+#!/bin/sh
+[ "\$1" = --version ] && exit
+: >$work/executed
+while [ -e $work/executed ]; do sleep 0.1; done
+exec $installed "\$@"
+END
+	chmod 755 "$installed"
+	timeout 200 cowctl upgrade mydev &
+	upgrading=$!
+	for _ in $(seq 1200); do
+		[ ! -e executed ] || break
+		sleep 0.1
+	done
+	[ -e executed ] || die "the new one is not executed"
+	[ "$(attached)" = 0 ] || die "the old one is still attached"
+	hot_goes_on "nobody is attached"
+	[ "$(attached)" = 0 ] || die "somebody has attached"
+	mv "$installed.good" "$installed"
+	rm executed
+	for _ in $(seq 1200); do
+		[ "$(attached)" = 0 ] || break
+		sleep 0.1
+	done
+	# shellcheck disable=SC2046 # numbers
+	kill -STOP $(daemons)
+	[ "$(attached)" = 1 ] || die "the new one does not attach"
+	hot_goes_on "the new one does nothing yet"
+	# shellcheck disable=SC2046
+	kill -CONT $(daemons)
+	wait $upgrading || fail "in steps: cowctl upgrade: exit status $?"
+	load_runs "upgrade in steps"
+	[ "$(status_of worker)" != "$worker" ] || fail "in steps: the worker is the same"
+	echo "ok $SECONDS s: hot I/O goes on with nobody attached, and with a new one that does nothing"
+}
+
 overlay 96 16
 cowd -p "$plugin" --policy fail mydev "$image" || die "cowd"
 load_start
@@ -57,6 +115,7 @@ dmsetup message mydev 0 policy timeout 77
 upgrade_once 98 ""
 in_force "timeout 77" "upgraded after a message"
 echo "$times upgrades, $done_while I/Os during them, the slowest took $slowest ms"
+upgrade_in_steps
 
 # One that does not run is not tried; one that runs and cannot serve says why.
 mv "$installed" "$installed.good"
