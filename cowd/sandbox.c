@@ -213,17 +213,28 @@ static int allow(scmp_filter_ctx filter, int call)
 	return seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 0);
 }
 
-static int add_conditional_rules(scmp_filter_ctx filter)
+/* Calls of what is done to a descriptor, by their second argument. */
+static int allow_commands(scmp_filter_ctx filter, int call,
+			  const unsigned long *commands, size_t count)
 {
 	size_t i;
 	int err = 0;
 
-	for (i = 0; i < ARRAY_SIZE(allowed_ioctls) && !err; i++)
-		err = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
-				       SCMP_A1(SCMP_CMP_EQ, allowed_ioctls[i]));
-	for (i = 0; i < ARRAY_SIZE(allowed_fcntls) && !err; i++)
-		err = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1,
-				       SCMP_A1(SCMP_CMP_EQ, allowed_fcntls[i]));
+	for (i = 0; i < count && !err; i++)
+		err = seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 1,
+				       SCMP_A1(SCMP_CMP_EQ, commands[i]));
+	return err;
+}
+
+static int add_conditional_rules(scmp_filter_ctx filter)
+{
+	int err;
+
+	err = allow_commands(filter, SCMP_SYS(ioctl), allowed_ioctls,
+			     ARRAY_SIZE(allowed_ioctls));
+	if (!err)
+		err = allow_commands(filter, SCMP_SYS(fcntl), allowed_fcntls,
+				     ARRAY_SIZE(allowed_fcntls));
 	/* abort(); the workers of other devices belong to the same user. */
 	if (!err)
 		err = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,

@@ -51,8 +51,8 @@
 #define ROOM_MAX_MS	640	/* the same, when there was none again and again */
 #define ROOM_LAST_MS	30000	/* without any, until questions fail */
 #define COMMIT_MS	5000	/* between commits that nobody asked for */
-#define EV_SCRATCH	0	/* no event of the kernel's: S7 */
 #define COMMIT_MAX_MS	40000	/* the same when there was nothing to commit */
+#define EV_SCRATCH	0	/* no event of the kernel's: S7 */
 
 enum slot_step {
 	SLOT_FREE = 0,

@@ -472,6 +472,20 @@ int cow_file_next_data(struct cow_image *img, uint32_t file, uint64_t offset,
 	return 0;
 }
 
+int cow_file_is_hole(struct cow_image *img, uint32_t file,
+		     struct cow_hole *last, uint64_t offset, uint64_t len,
+		     bool *hole)
+{
+	int ret = 0;
+
+	if (offset < last->from || offset >= last->to) {
+		last->from = offset;
+		ret = cow_file_next_data(img, file, offset, &last->to);
+	}
+	*hole = offset + len <= last->to;
+	return ret;
+}
+
 int cow_file_extend(struct cow_image *img, uint32_t file, uint64_t size)
 {
 	struct cow_file *f = image_file(img, file);

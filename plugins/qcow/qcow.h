@@ -152,7 +152,7 @@ struct qcow_scan {
 	uint8_t *passed;	/* L2 tables that are not looked into */
 	uint64_t clusters, packed;	/* counted */
 	uint64_t corrupt;
-	uint64_t hole_from, hole_to;	/* a part without data */
+	struct cow_hole hole;	/* read last */
 	bool look_packed;	/* which entries this round is about */
 	be64 *table;
 };

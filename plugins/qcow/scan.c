@@ -76,23 +76,6 @@ static int bad_cluster(struct qcow_scan *s, uint64_t cluster, uint64_t offset,
 
 /* --- Reading -------------------------------------------------------------- */
 
-/*
- * A part of the file without data reads as zeroes: hole_from to hole_to is
- * what is known to be such a part.
- */
-static int is_hole(struct qcow_scan *s, uint64_t offset, uint64_t len,
-		   bool *hole)
-{
-	int ret = 0;
-
-	if (offset < s->hole_from || offset >= s->hole_to) {
-		s->hole_from = offset;
-		ret = cow_file_next_data(s->d->img, 0, offset, &s->hole_to);
-	}
-	*hole = offset + len <= s->hole_to;
-	return ret;
-}
-
 typedef int (*table_fn)(struct qcow_scan *s, uint64_t nr, uint64_t offset);
 
 static int each_of_chunk(struct qcow_scan *s, uint64_t first, uint64_t count,
@@ -119,7 +102,8 @@ static int each_table(struct qcow_scan *s, table_fn fn)
 	for (first = 0; !ret && first < entries; first += n) {
 		n = num_min(CHUNK / sizeof(be64), entries - first);
 		offset = s->d->h.l1_offset + first * sizeof(be64);
-		ret = is_hole(s, offset, n * sizeof(be64), &hole);
+		ret = cow_file_is_hole(s->d->img, 0, &s->hole, offset,
+				       n * sizeof(be64), &hole);
 		if (ret || hole)
 			continue;
 		ret = cow_read(s->d->img, 0, l1, n * sizeof(be64), offset);
@@ -260,7 +244,8 @@ static int scan_table(struct qcow_scan *s, uint64_t nr, uint64_t offset)
 
 	if (bits_test(s->passed, nr))
 		return 0;
-	ret = is_hole(s, offset, s->d->l2_bytes, &hole);
+	ret = cow_file_is_hole(s->d->img, 0, &s->hole, offset, s->d->l2_bytes,
+			       &hole);
 	if (ret || hole)
 		return ret;
 	ret = cow_read(s->d->img, 0, s->table, s->d->l2_bytes, offset);

@@ -328,7 +328,7 @@ struct qcow2_walk {
 	int (*use)(struct qcow2_walk *w, const struct qcow2_reference *ref);
 	/* Something is wrong, and not followed.  Not 0: the walk ends by that. */
 	int (*fault)(struct qcow2_walk *w, const char *text);
-	uint64_t hole_from, hole_to;	/* a part of the file without data */
+	struct cow_hole hole;	/* read last */
 };
 
 /* Blocking. */

@@ -56,19 +56,6 @@ static bool in_file(const struct qcow2_walk *w, uint64_t offset,
 	return num_run_in(offset, bytes, w->d->file_size);
 }
 
-static int is_hole(struct qcow2_walk *w, uint64_t offset, uint64_t bytes,
-		   bool *hole)
-{
-	int ret = 0;
-
-	if (offset < w->hole_from || offset >= w->hole_to) {
-		w->hole_from = offset;
-		ret = cow_file_next_data(w->d->img, 0, offset, &w->hole_to);
-	}
-	*hole = offset + bytes <= w->hole_to;
-	return ret;
-}
-
 /* A table of 64-bit integers that stands in the file as a whole. */
 struct entries {
 	struct qcow2_walk *w;
@@ -101,7 +88,8 @@ static int each_entry(struct entries *t, uint64_t offset, uint64_t count)
 
 	for (i = 0; !ret && i < count; i += n) {
 		n = num_min(PIECE / 8, count - i);
-		ret = is_hole(t->w, offset + i * 8, n * 8, &hole);
+		ret = cow_file_is_hole(t->w->d->img, 0, &t->w->hole,
+				       offset + i * 8, n * 8, &hole);
 		if (ret || hole)
 			continue;
 		ret = cow_read(t->w->d->img, 0, buf, n * 8, offset + i * 8);
@@ -187,7 +175,8 @@ static int walk_l2(struct qcow2_walk *w, const struct qcow2_table *t,
 	int ret = 0;
 
 	for (skip = 0; !ret && skip < d->g.cluster_size; skip += piece) {
-		ret = is_hole(w, offset + skip, piece, &hole);
+		ret = cow_file_is_hole(w->d->img, 0, &w->hole, offset + skip,
+				       piece, &hole);
 		if (ret || hole)
 			continue;
 		ret = cow_read(d->img, 0, buf, piece, offset + skip);

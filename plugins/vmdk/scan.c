@@ -57,32 +57,17 @@ struct table {
 	le32 entry[VMDK_GTES];
 };
 
-/*
- * A part of the file without data reads as zeroes: a large image has
- * gigabytes of tables that were never written.  data_from to data_to is what
- * is known to be such a part.
- */
-static int has_data(struct vmdk_scan *s, uint64_t offset, uint64_t len,
-		    bool *data)
-{
-	int ret = 0;
-
-	if (offset < s->data_from || offset >= s->data_to) {
-		s->data_from = offset;
-		ret = cow_file_next_data(s->v->img, s->e->file, offset,
-					 &s->data_to);
-	}
-	*data = offset + len > s->data_to;
-	return ret;
-}
-
+/* A large image has gigabytes of tables that were never written. */
 static int read_table(struct vmdk_scan *s, uint32_t gde, struct table *t,
 		      bool *data)
 {
 	uint64_t offset = (uint64_t)gde * VMDK_SECTOR;
+	bool hole;
 	int ret;
 
-	ret = has_data(s, offset, sizeof(*t), data);
+	ret = cow_file_is_hole(s->v->img, s->e->file, &s->hole, offset,
+			       sizeof(*t), &hole);
+	*data = !hole;
 	if (!ret && *data)
 		ret = cow_read(s->v->img, s->e->file, t, sizeof(*t), offset);
 	else

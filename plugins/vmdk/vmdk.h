@@ -157,7 +157,7 @@ struct vmdk_scan {
 	uint64_t corrupt;	/* findings not repaired */
 	uint64_t grains, zeroes;	/* counted */
 	bool aligned;		/* every grain, to its size */
-	uint64_t data_from, data_to;	/* a part without data, see scan.c */
+	struct cow_hole hole;	/* read last */
 	uint32_t *tables;	/* places of both copies, in order */
 	uint64_t nr_tables;
 	uint8_t *seen;		/* a bit for each place: the round was there */

@@ -141,7 +141,9 @@ static void next_data(void)
 	struct cow_chain *c = attach(NULL);
 	struct cow_image *base = cow_chain_image(c, 1);
 	int fd = open("calls.base", O_RDWR);
+	struct cow_hole last = { 0 };
 	uint64_t at;
+	bool hole;
 
 	MUST(pwrite(fd, "x", 1, 9 * MIB + 5) == 1);
 	MUST(!cow_file_next_data(base, 0, 0, &at));
@@ -151,6 +153,12 @@ static void next_data(void)
 	MUST(!cow_file_next_data(base, 0, 20 * MIB, &at));
 	MUST(at >= 20 * MIB && at <= SIZE);
 	MUST(cow_file_next_data(base, 1, 0, &at) == -EINVAL);
+	MUST(cow_file_is_hole(base, 1, &last, 0, 1, &hole) == -EINVAL);
+	/* What was found is remembered, and an end beyond it is none of the hole. */
+	MUST(!cow_file_is_hole(base, 0, &last, 9 * MIB + 5, 1, &hole) && !hole);
+	MUST(!cow_file_is_hole(base, 0, &last, 20 * MIB, MIB, &hole));
+	MUST(hole == (last.to >= 21 * MIB));
+	MUST(!cow_file_is_hole(base, 0, &last, 20 * MIB, SIZE, &hole) && !hole);
 	close(fd);
 	cow_chain_close(c);
 }

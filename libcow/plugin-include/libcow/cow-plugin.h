@@ -388,6 +388,16 @@ int cow_file_add(struct cow_image *img, const char *path, uint32_t *file);
  */
 int cow_file_next_data(struct cow_image *img, uint32_t file, uint64_t offset,
 		       uint64_t *data);
+
+/* A part of a file that is known to have no data, as kept for one who reads on and on. */
+struct cow_hole {
+	uint64_t from, to;
+};
+
+/* Do these bytes, which then read as zeroes, lie in a hole?  last: zeroed at first. */
+int cow_file_is_hole(struct cow_image *img, uint32_t file,
+		     struct cow_hole *last, uint64_t offset, uint64_t len,
+		     bool *hole);
 /*
  * Could a file of that name be opened, and may it be?  path is as for
  * cow_file_add().  For images that name one file in several ways; says
