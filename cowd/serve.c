@@ -1184,6 +1184,20 @@ static void map_taken(const struct slot *slot)
 }
 
 /*
+ * What was answered is taken: only the rest is looked at again, should a change come
+ * between.  Or a question that is larger than the scratch file would never be answered.
+ */
+static void keep_progress(struct slot *slot)
+{
+	struct dmu_extent rest = rest_of(slot);
+
+	if (slot->event.type != DMU_EV_MAP || slot->late)
+		return;
+	slot->event.block = rest.block;
+	slot->event.count = rest.count;
+}
+
+/*
  * The batch was written.  Sent slots are free now, but for those with a
  * refused reply and, if there was any, those that it was to cover (S1).
  */
@@ -1201,7 +1215,10 @@ static void settle(struct cowd_serve *s)
 			continue;
 		if (slot->refused) {
 			slot_refused(slot);
-		} else if (refused_any && slot->covered) {
+			continue;
+		}
+		keep_progress(slot);
+		if (refused_any && slot->covered) {
 			slot->covered = false;
 			if (slot->step == SLOT_SENT)
 				again(slot);
@@ -1285,10 +1302,11 @@ int cowd_serve_work(struct cowd_serve *s)
 	look_for_room(s);
 	cow_dispatch(s->chain);
 	tell_lost(s);
-	empty_scratch(s);
 	err = flush_replies(s);
 	if (err)
 		return err;
+	/* Behind what was made, and is taken now. */
+	empty_scratch(s);
 	err = read_events(s);
 	if (err)
 		return err;

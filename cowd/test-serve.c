@@ -133,6 +133,17 @@ static void event(uint32_t type, uint32_t flags, uint64_t id, uint64_t block,
 	};
 }
 
+/* How many answers to MAP said where @block lives. */
+static unsigned int replied_about(uint64_t block)
+{
+	unsigned int i, n = 0;
+
+	for (i = 0; i < kernel.nr_replies; i++)
+		n += kernel.replies[i].type == DMU_RE_MAP &&
+		     block - kernel.replies[i].block < kernel.replies[i].count;
+	return n;
+}
+
 /* How many replies of @type with @id there were; @last is the last. */
 static unsigned int replied(uint32_t type, uint64_t id, struct dmu_reply *last)
 {
@@ -996,6 +1007,34 @@ static void answer_on_its_way_gives_in_to_the_scratch_file(void **state)
 	assert_int_equal(cow.nr_maps, maps + 1);
 }
 
+/* A question larger than the scratch file: each time it is emptied, a block more is answered. */
+static void large_question_is_answered_through_a_small_scratch_file(void **state)
+{
+	unsigned int round, told = 0;
+	uint64_t block;
+
+	event(DMU_EV_REPLAY_END, 0, 0, 0, 0);
+	work(*state);
+	cow.at_once = false;
+	cow.widest = 1;
+	event(DMU_EV_MAP, 0, 4, 100, 10);
+	for (round = 0; round < 40; round++) {
+		work(*state);
+		if (!cow.scratch.count && replied(DMU_RE_MAP, 4, NULL) > told) {
+			told = replied(DMU_RE_MAP, 4, NULL);
+			cow.scratch = (struct dmu_extent){ 0, NR_BLOCKS };
+			work(*state);
+			work(*state);
+			event(DMU_EV_INVALIDATED, 0,
+			      kernel.replies[kernel.nr_replies - 1].id, 0, NR_BLOCKS);
+		}
+	}
+	assert_int_equal(cow.nr_emptied, 10);
+	for (block = 0; block < 10; block++)
+		assert_int_equal(replied_about(100 + block), 1);
+	work_out(*state);
+}
+
 static void refused_scratch_is_tried_again(void **state)
 {
 	full_scratch(*state);
@@ -1104,6 +1143,7 @@ int main(void)
 		SERVE_TEST(discard_comes_after_invalidated),
 		SERVE_TEST(scratch_is_emptied_after_invalidated),
 		SERVE_TEST(answer_on_its_way_gives_in_to_the_scratch_file),
+		SERVE_TEST(large_question_is_answered_through_a_small_scratch_file),
 		SERVE_TEST(refused_scratch_is_tried_again),
 		SERVE_TEST(scratch_waits_for_the_replay),
 		SERVE_TEST(answer_on_its_way_gives_in_to_a_discard),

@@ -326,6 +326,8 @@ int cow_scratch_empty(struct cow_chain *c, uint64_t first, uint64_t count)
 		ret = -errno;
 	if (!ret)
 		ret = count_again(s);
+	if (ret)
+		s->used = 0;	/* to be tried again when as much more was made */
 	return ret ? cow_log_error(&c->log, ret,
 		"the scratch file cannot be emptied at offset %llu: %s",
 		(unsigned long long)start, strerror(-ret)) : 0;

@@ -65,12 +65,13 @@ echo "$mib MiB read, emptied $(emptied) times, $taken KiB of shared memory"
 [ $taken -lt 4096 ] || fail "$taken KiB of shared memory"
 "$load" run /dev/mapper/mydev state $mib $seed &
 running=$!
+by_reads=$(emptied)
 sleep 4
+again=$(($(emptied) - by_reads))
 kill_cowd both
 sleep 1
 timeout 60 cowd --recover mydev || die "--recover"
 sleep 4
-again=$(emptied)
 kill $running
 wait $running || fail "the load saw wrong data or an error"
 "$load" verify /dev/mapper/mydev state || fail "written with a full scratch file: wrong data"
