@@ -74,9 +74,8 @@ struct dmu_cow *dmu_cow_alloc(struct dmu_disk *d, u64 first, u64 count)
 	return cow;
 }
 
-void dmu_cow_free(struct dmu_cow *cow)
+static void dmu_cow_release(struct dmu_cow *cow)
 {
-	atomic64_sub(cow->bytes, &cow->disk->cow_bytes);
 	if (cow->words != &cow->one_word)
 		kvfree(cow->words);
 	if (cow->chunks != &cow->one_chunk)
@@ -84,9 +83,19 @@ void dmu_cow_free(struct dmu_cow *cow)
 	kfree(cow);
 }
 
+/* Nobody reads it: it was never in the map, or no I/O is left. */
+void dmu_cow_free(struct dmu_cow *cow)
+{
+	atomic64_sub(cow->bytes, &cow->disk->cow_bytes);
+	dmu_cow_release(cow);
+}
+
 static void dmu_cow_free_rcu(struct rcu_head *rcu)
 {
-	dmu_cow_free(container_of(rcu, struct dmu_cow, rcu));
+	struct dmu_cow *cow = container_of(rcu, struct dmu_cow, rcu);
+
+	atomic64_sub(cow->bytes, &cow->disk->dying_bytes);
+	dmu_cow_release(cow);
 }
 
 void dmu_cow_get(struct dmu_cow *cow)
@@ -124,9 +133,14 @@ bool dmu_cow_retire(struct dmu_cow *cow, unsigned int refs)
 /* The last one frees it after every reader that may still see it. */
 void dmu_cow_put(struct dmu_cow *cow)
 {
-	lockdep_assert_held(&cow->disk->lock);
-	if (!--cow->refs)
-		call_srcu(&cow->disk->srcu, &cow->rcu, dmu_cow_free_rcu);
+	struct dmu_disk *d = cow->disk;
+
+	lockdep_assert_held(&d->lock);
+	if (--cow->refs)
+		return;
+	atomic64_add(cow->bytes, &d->dying_bytes);
+	atomic64_sub(cow->bytes, &d->cow_bytes);
+	call_srcu(&d->srcu, &cow->rcu, dmu_cow_free_rcu);
 }
 
 /* The bitmap of CLEAN blocks was read into the lo bits: complete the state. */

@@ -257,7 +257,8 @@ struct dmu_disk {
 	struct mutex map_mutex;
 	struct list_head cows;		/* map_mutex */
 	u64 nr_entries;			/* map_mutex */
-	atomic64_t cow_bytes;
+	atomic64_t cow_bytes;		/* of extents, but for those that */
+	atomic64_t dying_bytes;		/* wait for their last reader */
 	u64 map_budget;
 	u64 evict_next;			/* map_mutex: where to go on */
 	DECLARE_BITMAP(written, DMU_MAX_DEVS + 1); /* devices written to */

@@ -53,6 +53,7 @@ bool dmu_map_find(struct dmu_disk *d, u64 gen, u64 block, void **entry, u64 *las
 	return true;
 }
 
+/* Bytes of what is remembered. */
 u64 dmu_map_bytes(struct dmu_disk *d)
 {
 	return READ_ONCE(d->nr_entries) * DMU_ENTRY_COST +
@@ -397,17 +398,24 @@ u64 dmu_map_evict(struct dmu_disk *d, u64 bytes, gfp_t gfp)
 	return freed;
 }
 
-/* Make @bytes of the budget free.  -E2BIG: cannot be. */
+/*
+ * Make @bytes of the budget free.  -E2BIG: cannot be.  What was forgotten keeps its
+ * memory until I/O under way has ended: to forget more on its account would free
+ * nothing, and both together are twice the budget at most (I12).
+ */
 int dmu_map_make_room(struct dmu_disk *d, u64 bytes)
 {
-	u64 used = dmu_map_bytes(d);
+	u64 used = dmu_map_bytes(d) + bytes;
+	u64 dying = atomic64_read(&d->dying_bytes) + bytes;
 
-	if (used + bytes <= d->map_budget)
-		return 0;
 	if (bytes > d->map_budget)
 		return -E2BIG;
-	bytes = used + bytes - d->map_budget;
-	return dmu_map_evict(d, bytes, DMU_MAP_GFP) >= bytes ? 0 : -E2BIG;
+	if (used > d->map_budget) {
+		used -= d->map_budget;
+		if (dmu_map_evict(d, used, DMU_MAP_GFP) < used)
+			return -E2BIG;
+	}
+	return dying > d->map_budget ? -E2BIG : 0;
 }
 
 struct dmu_settle {

@@ -1778,6 +1778,38 @@ static void budget(void)
 	check_eq(disk_status(d, "evictions"), LAST + 1 - 1024 / 48);
 }
 
+/*
+ * I/O under way may still read what was forgotten.  It is not counted with what is
+ * remembered, or all of that would be forgotten for its sake; nor is it without bound.
+ */
+static void budget_dying(void)
+{
+	unsigned int i, kept, more;
+	struct dmu_reply r;
+	struct io *io;
+
+	setup_with(&(struct setup){ .table = "2 map_memory 2", .gates = GATE_A });
+	re_send(c, re_preload(re_linear(0, 0, 1, 0, 0, 0)));
+	gate_shut(NAME_GATE_A);
+	io = io_start(d, IO_READ, 0, 1, 0);
+	disk_wait_status(d, "hits_read", 1);
+	for (i = 1; !disk_status(d, "evictions"); i++)
+		re_send(c, re_preload(re_cow(0, i, 1, 0, i * BS, BASE, 0)));
+	kept = disk_status(d, "extents");
+	for (more = 0; more < 50; more++, i++) {
+		r = re_preload(re_cow(0, i, 1, 0, i * BS, BASE, 0));
+		if (re_try(c, &r))
+			break;
+		check(disk_status(d, "extents") + 1 >= kept, "too much was forgotten");
+		check(disk_status(d, "map_bytes") <= 2048, "over the budget");
+	}
+	check(more >= kept - 2 && more <= kept, "%u more, %u kept", more, kept);
+	gate_open(NAME_GATE_A);
+	io_ok(io);
+	while (re_try(c, &r))
+		usleep(1000);
+}
+
 /* Uncommitted extents fill the budget: E2BIG, until they are committed. */
 static void budget_uncommitted(void)
 {
@@ -2336,7 +2368,7 @@ static const struct test tests[] = {
 	T(invalidate_many), T(invalidate_and_move), T(invalidate_busy),
 	T(invalidate_not_asked),
 	T(map_large), T(evict_message), T(evict_keeps_uncommitted), T(evict_during_copy),
-	T(budget), T(budget_uncommitted), T(budget_answer), T(budget_message),
+	T(budget), T(budget_dying), T(budget_uncommitted), T(budget_answer), T(budget_message),
 	T(discard_own), T(discard_foreign), T(zeroes_whole), T(zeroes_part),
 	T(zeroes_fault), T(discard_event), T(discard_event_parts),
 	T(zeroes_event),
