@@ -47,6 +47,7 @@
 #define NR_RECENT	32
 #define MAX_TRIES	64	/* halving the largest extent takes 25 */
 #define TRY_WIDER	64	/* answers taken, until one of twice the width is tried */
+#define ROOM_SELDOM	8	/* answers taken from one that waits for room to the next */
 #define ROOM_MS		20	/* until one looks again whether there is room */
 #define ROOM_MAX_MS	640	/* the same, when there was none again and again */
 #define ROOM_LAST_MS	30000	/* without any, until questions fail */
@@ -105,6 +106,7 @@ struct cowd_serve {
 	int fatal;
 	uint64_t widest;	/* answer that the kernel has room for, 0 any */
 	unsigned int nr_taken;	/* answers since that is known */
+	unsigned int nr_since_room;	/* answers taken since one waited for room */
 	int64_t no_room_since;	/* ms, or 0: the last answer was taken */
 	int64_t room_at;	/* ms, or 0: when to look again */
 	bool unsettled;		/* questions wait for REPLAY_END or INVALIDATED */
@@ -1034,9 +1036,18 @@ static uint64_t narrower(uint64_t n)
 	return p;
 }
 
+static void learn_narrower(const struct slot *slot)
+{
+	struct cowd_serve *s = slot->serve;
+
+	s->widest = num_max(narrower(slot->span), 1);
+	s->nr_taken = 0;
+}
+
 /*
  * The kernel's budget is full of what it cannot forget before a commit, or before I/O
- * under way ends: ask for the commit, and put the question off.
+ * under way ends: ask for the commit, and put the question off.  When that comes often,
+ * narrower answers leave some room.
  */
 static void no_room(struct slot *slot)
 {
@@ -1050,8 +1061,11 @@ static void no_room(struct slot *slot)
 	if (!s->no_room_since) {
 		s->no_room_since = now;
 		s->room_ms = ROOM_MS;
+		if (s->nr_since_room < ROOM_SELDOM)
+			learn_narrower(slot);
+		s->nr_since_room = 0;
 	} else if (!s->room_at) {	/* waiting was in vain */
-		s->widest = num_max(narrower(slot->span), 1);
+		learn_narrower(slot);
 		s->room_ms = s->room_ms * 2 > ROOM_MAX_MS ? ROOM_MAX_MS :
 							    s->room_ms * 2;
 	}
@@ -1176,6 +1190,7 @@ static void map_taken(const struct slot *slot)
 	struct cowd_serve *s = slot->serve;
 
 	s->no_room_since = 0;
+	s->nr_since_room++;
 	s->nr_taken++;
 	if (!slot->learns)
 		return;
@@ -1379,6 +1394,7 @@ int cowd_serve_new(struct cow_chain *chain, int fd, struct cowd_serve **serve)
 	s->block_size = info.block_size;
 	s->nr_free = NR_SLOTS;
 	s->commit_ms = COMMIT_MS;
+	s->nr_since_room = ROOM_SELDOM;
 	for (i = 0; i < NR_SLOTS; i++)
 		s->slots[i].serve = s;
 	bits = info.writable ? num_min(info.nr_blocks, DMU_MAX_COW_BLOCKS) : 0;

@@ -598,6 +598,25 @@ static void short_want_of_room_is_not_learnt(void **state)
 	assert_int_equal(kernel.replies[0].count, 256);
 }
 
+/* ... unless it comes again and again: then narrower answers leave some room. */
+static void frequent_want_of_room_is_learnt(void **state)
+{
+	unsigned int i;
+
+	kernel.bad_type = DMU_RE_MAP;
+	kernel.more_than = 256;
+	kernel.error = E2BIG;
+	kernel.times = 1000;
+	ask_in_turn(*state, 1);
+	for (i = 0; i < 2; i++) {
+		kernel.more_than = 0;
+		kernel.times = 1;
+		ask_in_turn(*state, 1);
+	}
+	ask_in_turn(*state, 1);
+	assert_int_equal(kernel.replies[0].count, 128);
+}
+
 /* A question without any room says nothing for long about the next ones. */
 static void failure_is_forgotten(void **state)
 {
@@ -1130,6 +1149,7 @@ int main(void)
 		SERVE_TEST(failure_is_forgotten),
 		SERVE_TEST(full_budget_waits_for_a_commit),
 		SERVE_TEST(short_want_of_room_is_not_learnt),
+		SERVE_TEST(frequent_want_of_room_is_learnt),
 		SERVE_TEST(no_memory_fails_in_the_end),
 		SERVE_TEST(mapping_before_is_left_out),
 		SERVE_TEST(answer_during_a_replay_is_given_after_it),
