@@ -23,13 +23,26 @@ die()
 	exit "${VM_DIE_STATUS:-2}"
 }
 
-need()
+# The first of the programs that is not there.
+lacking()
 {
 	local tool
 	for tool; do
-		command -v "$tool" >/dev/null ||
-			die "$tool is not installed; run $VM_TOP/scripts/setup first"
+		command -v "$tool" >/dev/null || { echo "$tool"; return; }
 	done
+}
+
+# need TOOL...: a fresh machine gets what is missing by its own package manager.
+need()
+{
+	local tool
+	tool=$(lacking "$@")
+	[ -n "$tool" ] || return 0
+	note "$tool is not installed; scripts/setup vm is run"
+	"$VM_TOP/scripts/setup" vm >&2 ||
+		die "$tool is missing, and scripts/setup vm could not install it (see above)"
+	tool=$(lacking "$@")
+	[ -z "$tool" ] || die "$tool is not installed"
 }
 
 check_kernel_name()
