@@ -20,9 +20,10 @@
  *     dirty again, and every request that waited gets the errno.
  *  4. A commit covers the changes submitted before it and none submitted
  *     after: request.c runs no change while an older COMMIT is not frozen.
- *  5. After a sync that failed, or when the caller says so, what was reported
- *     as copied may be lost, and a later sync does not tell: nothing is
- *     committed but by a caller who knows that all data is durable.
+ *  5. After a sync that failed, a plugin's own ones too, or when the caller
+ *     says so, what was reported as copied may be lost, and a later sync does
+ *     not tell: nothing is committed but by a caller who knows that all data
+ *     is durable.
  */
 #include "internal.h"
 
@@ -98,10 +99,19 @@ static void sync_done(struct cow_io *io)
 	if (!io->status)
 		return;
 	c->status = io->status;
-	c->held = true;
-	c->failed_syncs++;
+	atomic_store(&c->sync_failed, true);
 	cow_log_error(&chain->log, io->status, "%s: cannot be synced: %s",
 		      io->file->path, strerror(-io->status));
+}
+
+/* True: one failed since the last time, here or in a plugin's work (cow_sync()). */
+static bool a_sync_failed(struct cow_commit *c)
+{
+	if (!atomic_exchange(&c->sync_failed, false))
+		return false;
+	c->held = true;
+	c->failed_syncs++;
+	return true;
 }
 
 static void start_syncs(struct cow_chain *chain, bool all)
@@ -212,8 +222,11 @@ static void commit_end(struct cow_chain *chain)
 	struct cow_commit *c = &chain->commit;
 	const struct cow_plugin *plugin = chain->images[0]->plugin;
 	struct cow_request *req, *next;
-	int status = c->status, lost = c->lost;
+	int status, lost = c->lost;
 
+	if (a_sync_failed(c) && !c->status)
+		c->status = -EIO;
+	status = c->status;
 	each_frozen(chain, false, -1);
 	c->stage = COW_COMMIT_IDLE;
 	c->frozen = false;
@@ -282,6 +295,7 @@ static bool stage_hook(struct cow_chain *chain)
 	int ret;
 
 	c->held &= !c->data_durable;
+	a_sync_failed(c);
 	ret = c->held ? -EIO : run_hook(chain);
 	if (ret == -EAGAIN)
 		return false;

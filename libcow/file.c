@@ -570,10 +570,13 @@ int cow_sync(struct cow_image *img, uint32_t file)
 
 	if (!f)
 		return -EINVAL;
-	if (fsync(f->fd) < 0)
-		return cow_error(img, -errno, "%s cannot be synced: %s",
-				 f->path, strerror(errno));
-	return 0;
+	if (!fsync(f->fd))
+		return 0;
+	/* The kernel tells once: the next commit must not take it for durable. */
+	if (img->chain)
+		atomic_store(&img->chain->commit.sync_failed, true);
+	return cow_error(img, -errno, "%s cannot be synced: %s", f->path,
+			 strerror(errno));
 }
 
 int cow_punch(struct cow_image *img, uint32_t file, uint64_t offset,

@@ -22,6 +22,7 @@
 
 #include <libaio.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdarg.h>
 
 #include <libcow/cow.h>
@@ -286,6 +287,7 @@ struct cow_commit {
 	uint64_t last_id;		/* requests up to it are covered */
 	int lost;			/* errno of a change that failed */
 	bool held;			/* data may be lost: invariant 5 */
+	atomic_bool sync_failed;	/* news of that, the helper thread's too */
 	uint64_t failed_syncs;
 	uint64_t done;			/* number of commits */
 	struct cow_request req;		/* holds the pins of ->commit() */

@@ -1350,6 +1350,34 @@ static void a_compressed_cluster_partly_overwritten_keeps_the_rest(void)
 	other_program_reads_plain();
 }
 
+/*
+ * The sync that a write into a compressed cluster of subclusters needs fails: what other
+ * writes left in the file's cache may be gone with it, and the next sync does not tell.
+ */
+static void a_failed_sync_of_a_plugin_holds_the_commit(void)
+{
+	make_plain();
+	MUST(!system(variant->compressed));
+	disk_watch("image");
+	open_image();
+	MUST(!kernel_write('a', SECTOR, MIB));
+	disk_break_sync();
+	MUST(kernel_write('b', SECTOR, 2 * MIB) == -EIO ||
+	     disk_sync_is_broken());
+	if (!disk_sync_is_broken()) {
+		MUST(cow_flush(chain) == -EIO);
+		MUST(cow_flush(chain) == -EIO);
+		MUST(cow_failed_syncs(chain) == 1);
+	} else if (strstr(variant->name, "subclusters")) {
+		fail("the plugin did not sync");
+	}
+	disk_release();
+	MUST(!kernel_flush());
+	MUST(!cow_flush(chain));
+	close_image();
+	check_closed(false);
+}
+
 /* --- No space --------------------------------------------------------------- */
 
 /* First writes here and there; how many of the steps failed. */
@@ -1584,6 +1612,7 @@ static const struct test {
 	T(metadata_is_never_given),
 	T(space_is_bounded_under_fsync_churn),
 	T(a_compressed_cluster_partly_overwritten_keeps_the_rest),
+	T(a_failed_sync_of_a_plugin_holds_the_commit),
 	T(space_runs_out_at_each_step),
 	T(space_that_is_not_reserved_runs_out_at_each_step),
 	T(a_commit_has_its_space_before),
@@ -1620,7 +1649,8 @@ static int run_in(const struct test *t)
 
 static bool is_compression(const struct test *t)
 {
-	return t->run == a_compressed_cluster_partly_overwritten_keeps_the_rest;
+	return t->run == a_compressed_cluster_partly_overwritten_keeps_the_rest ||
+	       t->run == a_failed_sync_of_a_plugin_holds_the_commit;
 }
 
 int main(int argc, char **argv)

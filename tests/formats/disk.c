@@ -23,7 +23,7 @@ struct record {
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static bool watching, recording, cannot_reserve, is_device;
+static bool watching, recording, cannot_reserve, is_device, sync_fails;
 static dev_t watch_dev;
 static ino_t watch_ino;
 static uint8_t has_space[PAGES / 8];
@@ -187,13 +187,19 @@ static ssize_t do_pwrite(int fd, const void *buf, size_t len, off_t offset)
 /* Power is cut by disk_replay() only: nothing has to be synced for that. */
 static int do_sync(int fd)
 {
+	int ret = 0;
+
 	if (!is_ours(fd))
 		return 0;
 	pthread_mutex_lock(&lock);
-	if (recording && nr_records && records[nr_records - 1].epoch == epoch)
+	if (sync_fails) {
+		sync_fails = false;
+		errno = EIO;
+		ret = -1;
+	} else if (recording && nr_records && records[nr_records - 1].epoch == epoch)
 		epoch++;
 	pthread_mutex_unlock(&lock);
-	return 0;
+	return ret;
 }
 
 static int do_fallocate(int fd, int mode, off_t offset, off_t len)
@@ -281,6 +287,7 @@ void disk_release(void)
 	watching = false;
 	full_from = DISK_NEVER;
 	broken_len = 0;
+	sync_fails = false;
 	writes_left = DISK_NEVER;
 	cannot_reserve = false;
 	is_device = false;
@@ -314,6 +321,18 @@ void disk_break(uint64_t offset, uint64_t len)
 {
 	broken_at = offset;
 	broken_len = len;
+}
+
+void disk_break_sync(void)
+{
+	pthread_mutex_lock(&lock);
+	sync_fails = true;
+	pthread_mutex_unlock(&lock);
+}
+
+bool disk_sync_is_broken(void)
+{
+	return sync_fails;
 }
 
 void disk_kill_from(uint64_t write)

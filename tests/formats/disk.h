@@ -3,7 +3,7 @@
  * disk.h - a file that fails on demand: stands between libcow and the C
  * library, for one file, known by its inode.
  *
- * fsync() and fdatasync() of all files do nothing but end an epoch.
+ * fsync() and fdatasync() of all files do nothing but end an epoch, or fail.
  *
  * The file must be written by the calls of this layer only (no direct I/O by
  * aio), which it is when who opens it refuses O_DIRECT.
@@ -36,6 +36,10 @@ void disk_cannot_reserve(void);
 
 /* Writes that touch the range fail with EIO; len 0: none do. */
 void disk_break(uint64_t offset, uint64_t len);
+
+/* The next sync fails with EIO, and no other: as the kernel tells of what is lost. */
+void disk_break_sync(void);
+bool disk_sync_is_broken(void);	/* it is still to come */
 
 /*
  * The process is killed at the given write, counted from now on (0 is the first):
