@@ -24,16 +24,21 @@
 #define HELPER_MS	5000	/* what comes behind the removal of a device */
 #define KILLED_MS	10000	/* it may be in the middle of an I/O to slow storage */
 
-static bool ended_within(pid_t pid, int ms)
+static bool ended_with(pid_t pid, int ms, int *status)
 {
 	int64_t end = clock_now_ms() + ms;
 
-	while (waitpid(pid, NULL, WNOHANG) != pid) {
+	while (waitpid(pid, status, WNOHANG) != pid) {
 		if (clock_now_ms() >= end)
 			return false;
 		clock_sleep_ms(10);
 	}
 	return true;
+}
+
+static bool ended_within(pid_t pid, int ms)
+{
+	return ended_with(pid, ms, NULL);
 }
 
 /* ---- worker -------------------------------------------------------------- */
@@ -109,6 +114,21 @@ int helper_start(int (*work)(const char *name))
 	close(parent.record.fd);
 	cowd_control_close(&parent.control);
 	_exit(-work(parent.options->name) & 0xff);
+}
+
+int helper_run(int (*work)(const char *name), int ms)
+{
+	int status, err = helper_start(work);
+	pid_t pid = parent.helper;
+
+	if (err)
+		return err;
+	parent.helper = 0;
+	if (ended_with(pid, ms, &status))
+		return WIFEXITED(status) ? -WEXITSTATUS(status) : -EINTR;
+	kill(pid, SIGKILL);
+	ended_within(pid, KILLED_MS);
+	return -ETIMEDOUT;
 }
 
 void helper_kill(void)

@@ -20,6 +20,7 @@
 
 #define REMOVE_TRY_MS	5000
 #define ATTACHED_MS	5000
+#define SUSPEND_MS	30000
 #define TABLE_MAX	(16 << 10)	/* 255 devices of 24 characters and more */
 
 /* ---- what is there ------------------------------------------------------- */
@@ -233,17 +234,36 @@ static int wait_detached(const char *name)
 	return 0;
 }
 
+static int suspend(const char *name)
+{
+	return dmu_device_suspend(name, DMU_SUSPEND_NOFLUSH |
+					DMU_SUSPEND_NOLOCKFS);
+}
+
+/* What is under way below it has to end first, which stuck storage does not let happen. */
+static int suspend_bounded(const char *name)
+{
+	int err = helper_run(suspend, SUSPEND_MS);
+	struct dmu_info info;
+
+	/* The kernel takes it back when the helper is killed, unless that came too late. */
+	if (err == -ETIMEDOUT && !dmu_device_info(name, &info) && info.suspended)
+		err = 0;
+	if (err != -ETIMEDOUT)
+		return err ? explain_create(err) : 0;
+	return cowd_error(err, "%s: waited %d s for its I/O to the files below, which does not end; start again when their storage answers",
+			  name, SUSPEND_MS / 1000);
+}
+
 /* The device is there and serves what it remembers; give it our own files. */
 static int take_over(const struct dmu_table *table, unsigned int flags)
 {
 	const char *name = parent.options->name;
 	int err = dmu_device_load(name, table, flags);
 
-	if (!err)
-		err = dmu_device_suspend(name, DMU_SUSPEND_NOFLUSH |
-					       DMU_SUSPEND_NOLOCKFS);
+	err = err ? explain_create(err) : suspend_bounded(name);
 	if (err)
-		return explain_create(err);
+		return err;
 	err = dmu_device_resume(name, &parent.cookie);
 	if (!err)
 		return 0;

@@ -101,6 +101,8 @@ int worker_start(const struct cowd_user *user);
 void worker_stop(void);
 /* Do @work in a process of its own; its end is told by helper_ended(). */
 int helper_start(int (*work)(const char *name));
+/* ... and wait for it, @ms at most: -ETIMEDOUT. */
+int helper_run(int (*work)(const char *name), int ms);
 void helper_kill(void);
 /* Returns when there is none, or after a bounded time. */
 void helper_stop(void);

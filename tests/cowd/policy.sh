@@ -154,6 +154,31 @@ within 20 cowctl stop mydev || fail "cowctl stop of a record alone"
 gone "stuck"
 echo "ok $SECONDS s: suspended and removed"
 
+# Storage that does not answer: what is under way there cannot be waited for for ever. The
+# device is as it was, and is served again when the storage answers.
+file disk $((16 * 1024 * 1024))
+loop=$(losetup -f --show disk)
+echo "0 32768 linear $loop 0" | dmsetup create below
+cowd -p raw mydev /dev/mapper/below || die "cowd on a device"
+ask 1 || fail "read"
+dmsetup suspend --noflush --nolockfs below
+ask_for_long 1 1
+waits "storage that does not answer"
+kill_cowd both
+within 100 cowd -p raw mydev /dev/mapper/below 2>err && fail "served again though nothing answers below"
+grep -q "mydev: waited 30 s for its I/O to the files below" err || fail "does not say what it waited for: $(<err)"
+dmsetup info mydev | grep -q "State: *ACTIVE" || fail "stays suspended"
+waits "not served again"
+dmsetup resume below
+ended 0 "the storage answers again"
+within 60 cowd --recover mydev || fail "--recover when the storage answers"
+ask 2 || fail "read"
+within 60 cowctl stop mydev || fail "cowctl stop"
+dmsetup remove below
+losetup -d "$loop"
+gone "stuck storage"
+echo "ok $SECONDS s: storage that does not answer"
+
 # One write is not committed when it dies: stopping saves it, with the image
 # gone it says so, and --force drops it.
 orphan
