@@ -26,6 +26,9 @@ fi
 # Five starts in ten seconds would be its last otherwise.
 sed -n '/^\[Unit\]$/,/^\[Service\]$/p' "$unit" | grep -qx 'StartLimitIntervalSec=0' || fail "systemd gives it up"
 
+# A wrong option stays wrong: status 2 of cowd(8).
+grep -qx 'RestartPreventExitStatus=2' "$unit" || fail "starts a wrong configuration again and again"
+
 command=$(sed -n "s/%i/mydev/g; s/^ExecStop=.bin.sh -c '\(.*\)'$/\1/p" "$unit")
 [ -n "$command" ] || fail "it does not end as is known here"
 # systemd names the process while it is there, and would put in what stands in braces itself.
