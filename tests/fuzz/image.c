@@ -4,7 +4,8 @@
  * check, repair.  For libFuzzer; tests/fuzz/run builds and starts it.
  *
  * FUZZ_FORMAT is the format.  The image may refer to files of the folder it
- * lies in, where the file "base" is, and to nothing else.  Whatever the bytes
+ * lies in, and to nothing else: there are "base", raw, and "other", a copy of the
+ * file FUZZ_OTHER (a parent, an extent, a data file), if that is named.  Whatever the bytes
  * are, nothing may crash, hang, or take memory without a bound; and what the
  * plugin answers must be what it may answer, which libcow looks at.
  */
@@ -32,6 +33,12 @@ static const char *format;
 static char dir[] = "/dev/shm/fuzz-image.XXXXXX";
 static uint8_t buf[MAX_IO];
 
+static struct {
+	uint8_t *data;		/* NULL: there is none */
+	size_t size;
+	struct timespec changed;
+} other;
+
 static void fail(const char *what)
 {
 	perror(what);
@@ -56,10 +63,41 @@ static void put(const char *name, const void *data, size_t size, off_t length)
 	close(fd);
 }
 
+/* As it was, for each input. */
+static void put_other(void)
+{
+	struct stat st;
+
+	if (!other.data)
+		return;
+	if (!stat("other", &st) &&
+	    !memcmp(&st.st_ctim, &other.changed, sizeof(st.st_ctim)))
+		return;
+	put("other", other.data, other.size, (off_t)other.size);
+	if (stat("other", &st))
+		fail("other");
+	other.changed = st.st_ctim;
+}
+
+static void read_other(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st))
+		fail(path);
+	other.size = (size_t)st.st_size;
+	other.data = malloc(other.size);
+	if (!other.data || file_pread_all(fd, other.data, other.size, 0))
+		fail(path);
+	close(fd);
+}
+
 static void clean(void)
 {
 	unlink("image");
 	unlink("base");
+	unlink("other");
 	if (!chdir("/"))
 		rmdir(dir);
 }
@@ -69,6 +107,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	(void)argc;
 	(void)argv;
 	format = getenv("FUZZ_FORMAT");
+	if (getenv("FUZZ_OTHER"))
+		read_other(getenv("FUZZ_OTHER"));
 	if (!format || !mkdtemp(dir) || chdir(dir))
 		fail("FUZZ_FORMAT, /dev/shm");
 	atexit(clean);
@@ -246,6 +286,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	fix(image, size, chance);
 	put("image", image, size, (off_t)size);
 	free(image);
+	put_other();
 	cow_plugins_probe(plugins, "image", &plugin);
 	check(0, false);
 	chain = open_image(0);
