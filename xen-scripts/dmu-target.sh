@@ -37,10 +37,10 @@ dmu_option()
 		dmu_cowd+=("--$1" "$2")
 		dmu_needs "$2"
 		;;
-	policy | no-space | map-memory | cache-size) dmu_cowd+=("--$1" "$2") ;;
+	policy | no-space | map-memory | cache-size | scratch-size) dmu_cowd+=("--$1" "$2") ;;
 	*)
 		dmu_error="target=$dmu_target: $1 is no option; there are size, block-size, base-format, \
-create.NAME, open.NAME, allow-backing, allow-write, policy, no-space, map-memory and cache-size"
+create.NAME, open.NAME, allow-backing, allow-write, policy, no-space, map-memory, cache-size and scratch-size"
 		return 1
 		;;
 	esac

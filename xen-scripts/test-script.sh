@@ -395,10 +395,10 @@ calls_are "cowimg|create|-f|dscow|-b|$work/images/gold,\$HOME\"'\`id\`*|-F|raw|$
 removes
 
 what="all options"
-disk w "qcow2:$work/images/overlay:$work/images/golden:base-format=qcow:block-size=64k:create.a=b:open.c=d=e:policy=fail:no-space=wait:map-memory=1m:cache-size=2m:allow-backing=/x:allow-write=/y:size=1g"
+disk w "qcow2:$work/images/overlay:$work/images/golden:base-format=qcow:block-size=64k:create.a=b:open.c=d=e:policy=fail:no-space=wait:map-memory=1m:cache-size=2m:scratch-size=4m:allow-backing=/x:allow-write=/y:size=1g"
 adds
 calls_are "cowimg|create|-f|qcow2|-s|64k|-o|a=b|-b|$work/images/golden|-F|qcow|$work/images/overlay|1g" \
-	"cowd|-p|qcow2|-o|c=d=e|--policy|fail|--no-space|wait|--map-memory|1m|--cache-size|2m|--allow-backing|/x|--allow-write|/y|--allow-backing|$work/images/golden|$name|$work/images/overlay"
+	"cowd|-p|qcow2|-o|c=d=e|--policy|fail|--no-space|wait|--map-memory|1m|--cache-size|2m|--scratch-size|4m|--allow-backing|/x|--allow-write|/y|--allow-backing|$work/images/golden|$name|$work/images/overlay"
 removes
 
 what="a host with systemd"
@@ -596,7 +596,7 @@ makes_no_sense dscow:/a%zz: "in /a%zz $no_percent"
 makes_no_sense dscow:/a%00b "in /a%00b $no_percent"
 for option in colour create. open. sizes; do
 	makes_no_sense "dscow:/a:$option=red" "$option is no option; there are size, block-size, base-format, create.NAME, \
-open.NAME, allow-backing, allow-write, policy, no-space, map-memory and cache-size"
+open.NAME, allow-backing, allow-write, policy, no-space, map-memory, cache-size and scratch-size"
 done
 
 what="a disk without a target"

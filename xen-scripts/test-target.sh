@@ -54,8 +54,8 @@ takes raw:/dev/vg/disk w 'cowd|-p|raw|xen-5-51712|/dev/vg/disk'
 takes raw:/disk r 'cowd|-p|raw|--read-only|xen-5-51712|/disk'
 takes ram:/dev/shm/disk:size=1g w 'cowd|-p|ram|xen-5-51712|/dev/shm/disk' \
 	'cowimg|create|-f|ram|/dev/shm/disk|1g'
-takes vmdk:/a:policy=timeout=30:no-space=wait:map-memory=1m:cache-size=2m:allow-backing=/c:allow-write=/d w \
-	'cowd|-p|vmdk|--policy|timeout=30|--no-space|wait|--map-memory|1m|--cache-size|2m|--allow-backing|/c|--allow-write|/d|xen-5-51712|/a'
+takes vmdk:/a:policy=timeout=30:no-space=wait:map-memory=1m:cache-size=2m:scratch-size=4m:allow-backing=/c:allow-write=/d w \
+	'cowd|-p|vmdk|--policy|timeout=30|--no-space|wait|--map-memory|1m|--cache-size|2m|--scratch-size|4m|--allow-backing|/c|--allow-write|/d|xen-5-51712|/a'
 takes vhd:/a:/b:create.type=dynamic:open.depth=a=b w \
 	'cowd|-p|vhd|-o|depth=a=b|--allow-backing|/b|xen-5-51712|/a' \
 	'cowimg|create|-f|vhd|-o|type=dynamic|-b|/b|-F|raw|/a'

@@ -48,7 +48,7 @@ static bool is_of_cowd(const char *name)
 {
 	static const char *const names[] = {
 		"allow-backing", "allow-write", "policy", "no-space",
-		"map-memory", "cache-size", NULL,
+		"map-memory", "cache-size", "scratch-size", NULL,
 	};
 	unsigned int i;
 
@@ -80,7 +80,7 @@ static int option(struct target *t, const char *name, char *value)
 		if (!strncmp(name, "allow-", 6) && value[0] == '/')
 			words_add(&t->paths, value);
 	} else {
-		return refuse(t, text("target=%s: %s is no option; there are size, block-size, base-format, create.NAME, open.NAME, allow-backing, allow-write, policy, no-space, map-memory and cache-size",
+		return refuse(t, text("target=%s: %s is no option; there are size, block-size, base-format, create.NAME, open.NAME, allow-backing, allow-write, policy, no-space, map-memory, cache-size and scratch-size",
 				      t->text, name));
 	}
 	return 0;
