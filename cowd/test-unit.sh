@@ -26,6 +26,10 @@ fi
 # Five starts in ten seconds would be its last otherwise.
 sed -n '/^\[Unit\]$/,/^\[Service\]$/p' "$unit" | grep -qx 'StartLimitIntervalSec=0' || fail "systemd gives it up"
 
+# Served again, and ready when the device can be used.
+for line in Restart=on-failure RestartSec=1 Type=notify; do
+	sed -n '/^\[Service\]$/,/^\[Install\]$/p' "$unit" | grep -qx "$line" || fail "has no $line"
+done
 # A wrong option stays wrong: status 2 of cowd(8).
 grep -qx 'RestartPreventExitStatus=2' "$unit" || fail "starts a wrong configuration again and again"
 

@@ -75,8 +75,8 @@ static int open_image(struct cow_chain *c, const struct cow_open_params *p,
 	return ret;
 }
 
-/* It was opened as raw: it must not look like anything else. */
-static int check_raw(struct cow_chain *c, const struct cow_open_params *p,
+/* It was opened as what is guessed: it must not look like anything else. */
+static int check_guess(struct cow_chain *c, const struct cow_open_params *p,
 		     struct cow_image *above)
 {
 	struct cow_image *img = c->images[c->nr_images - 1];
@@ -93,7 +93,7 @@ static int check_raw(struct cow_chain *c, const struct cow_open_params *p,
 					      img->files[0]->size);
 	free(buf);
 	if (!ret && !found) {
-		above->backing_format = strdup("raw");
+		above->backing_format = strdup(above->backing_guess);
 		ret = above->backing_format ? 0 : -ENOMEM;
 	}
 	if (!found)
@@ -106,7 +106,7 @@ static int check_raw(struct cow_chain *c, const struct cow_open_params *p,
 static int open_backing(struct cow_chain *c, const struct cow_open_params *p,
 			struct cow_image *above)
 {
-	bool guess = !above->backing_format && above->backing_untold;
+	const char *guess = above->backing_format ? NULL : above->backing_guess;
 	char *path;
 	int ret;
 
@@ -125,10 +125,10 @@ static int open_backing(struct cow_chain *c, const struct cow_open_params *p,
 		ret = cow_path_allowed(&c->log, path, p->allowed_dirs);
 	if (!ret)
 		ret = open_image(c, p, path,
-				 guess ? "raw" : above->backing_format);
+				 guess ? guess : above->backing_format);
 	free(path);
 	if (!ret && guess)
-		ret = check_raw(c, p, above);
+		ret = check_guess(c, p, above);
 	if (ret || !above->plugin->backing)
 		return ret;
 	return above->plugin->backing(above->handle,

@@ -244,7 +244,7 @@ static int get_info(struct cow_image *img)
 	img->block_size = info.block_size;
 	img->nr_blocks = num_div_up(info.size, info.block_size);
 	img->run_blocks = info.run_blocks;
-	img->backing_untold = info.backing_untold;
+	img->backing_guess = info.backing_guess;
 	ret = copy_text(&img->backing_path, info.backing_path);
 	if (!ret)
 		ret = copy_text(&img->backing_format, info.backing_format);

@@ -176,7 +176,7 @@ struct cow_image {
 	uint64_t nr_blocks;
 	uint64_t run_blocks;		/* see struct cow_image_info */
 	char *backing_path, *backing_format;
-	bool backing_untold;		/* see struct cow_image_info */
+	const char *backing_guess;	/* see struct cow_image_info */
 };
 
 struct cow_image_params {

@@ -17,7 +17,7 @@ static int qcow_info(void *handle, struct cow_image_info *info)
 	info->block_size = d->cluster_size;
 	info->backing_path = d->backing_path;
 	info->backing_format = *d->backing_format ? d->backing_format : NULL;
-	info->backing_untold = true;
+	info->backing_guess = "raw";
 	info->run_blocks = d->l2_piece / sizeof(be64);
 	return 0;
 }

@@ -22,7 +22,10 @@ zero_or()
 
 file new 4194304
 dd if=new of=$dev bs=1M seek=1 oflag=direct conv=fsync status=none
+full=$(stat -c %b a.dscow)
 blkdiscard -o 1048576 -l 4194304 $dev || fail "blkdiscard"
+# The space is given back below: half of it at least, in sectors.
+[ "$(stat -c %b a.dscow)" -le $((full - 4096)) ] || fail "a discard gives no space back: $full sectors, then $(stat -c %b a.dscow)"
 zero_or "discard of written blocks" new
 blkdiscard --zeroout -o 1048576 -l 4194304 $dev || fail "blkdiscard --zeroout"
 dd if=$dev bs=1M skip=1 count=4 iflag=direct status=none | cmp -n 4194304 - /dev/zero ||

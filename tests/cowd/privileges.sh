@@ -36,6 +36,11 @@ for thread in /proc/"$worker"/task/*/status; do
 	is "seccomp of $thread" "$(awk '/^Seccomp:/ { print $2 }' "$thread")" 2
 done
 parent=$(of_json pid </run/cowd/mydev.json)
+# Their memory comes without I/O, which might be to the device: PF_MEMALLOC_NOIO, as
+# PR_SET_IO_FLUSHER says.
+for thread in /proc/"$worker"/task/*/stat /proc/"$parent"/task/*/stat; do
+	[ $(($(sed 's/.*) //' "$thread" | cut -d ' ' -f 7) & 0x80000)) != 0 ] || fail "$thread: is no I/O flusher"
+done
 # CHOWN, DAC_OVERRIDE, KILL, SETGID, SETUID, SETPCAP, SYS_ADMIN, SYS_RESOURCE, MKNOD
 few=$(printf '%016x' $((1 << 0 | 1 << 1 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 21 | 1 << 24 | 1 << 27)))
 for set in CapBnd CapPrm CapEff; do

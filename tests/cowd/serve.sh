@@ -118,6 +118,7 @@ sleep 0.2
 cowctl stop one 2>err && fail "stopped while in use"
 grep -q "in use" err || fail "does not say that it is in use: $(cat err)"
 one_is_late || fail "does not go on after cowctl stop"
+grep -q "device 0 is /dev/loop" said && fail "tells without -v what is for -v: $(<said)"
 : >said
 kill $pid
 for _ in $(seq 200); do
@@ -141,7 +142,7 @@ start -p raw --read-only ro base.img
 stop ro
 
 # In the foreground, until it is interrupted.
-cowd -f -p raw fg base.img &
+cowd -f -v -p raw fg base.img 2>told &
 for _ in $(seq 100); do
 	[ -e /dev/mapper/fg ] && break
 	sleep 0.1
@@ -149,4 +150,5 @@ done
 dd if=/dev/mapper/fg bs=1M count=1 status=none | cmp -n 1048576 - base.img || fail "foreground"
 kill -INT %1
 wait %1 || fail "foreground: exit status $?"
+grep -q "base.img: device 0 is /dev/loop" told || fail "-v does not tell more: $(<told)"
 nothing_left foreground

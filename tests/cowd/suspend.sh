@@ -1,8 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Suspend and resume, with and without flushing, and the table loaded again, under
-# a load that verifies all it reads, cowd serving.  (cowd does not resize a device;
-# a grown table is tested at the target, in tests/kernel.)
+# a load that verifies all it reads, cowd serving.  (A device that grows: grow.sh.)
 #	suspend.sh [--long | --times N] [--seed S]
 # shellcheck source=tests/cowd/lib.sh
 . "$(dirname "$0")/lib.sh"

@@ -410,6 +410,7 @@ static void status_line(void)
 		"flushes", "discards",
 		"extents", "map_bytes", "map_budget", "evictions", "waiting",
 		"uncommitted", "metadata_dirty", "failed", "no_space",
+		"data_lost",
 	};
 	char got[1000], word[64], *p;
 	unsigned int n, pairs;

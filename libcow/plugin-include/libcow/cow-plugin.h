@@ -85,11 +85,12 @@ struct cow_image_info {
 	uint64_t run_blocks;
 	/*
 	 * With a backing path and no format: the format of the image has no
-	 * way to tell.  What is below is taken for raw then, if it looks like
-	 * no format that is known; else the user must tell, by the plugin's
-	 * option backing_format: what a raw disk holds must lead nowhere.
+	 * way to tell.  What is below is taken for this one then (raw), if it
+	 * looks like none that is known; else the user must tell, by the
+	 * plugin's option backing_format: what a raw disk holds must lead
+	 * nowhere.  Constant; NULL: the image must tell.
 	 */
-	bool backing_untold;
+	const char *backing_guess;
 };
 
 enum cow_kind {
