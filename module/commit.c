@@ -651,7 +651,9 @@ int dmu_round_flushed(struct dmu_disk *d, u64 id, int error)
 	r->flush = false;
 	r->phase = DMU_ROUND_IDLE;
 	spin_unlock_irq(&d->lock);
-	dmu_complete_list(&bios, dmu_status_of(-error));
+	/* fsync() takes "not supported" for success, as of a disk without a cache. */
+	dmu_complete_list(&bios, error == -EOPNOTSUPP ? BLK_STS_IOERR :
+							dmu_status_of(-error));
 	dmu_round_kick(d);
 	return 0;
 }

@@ -27,10 +27,10 @@ static u64 dmu_cow_nr_chunks(u64 count)
 	return DIV_ROUND_UP_ULL(count, DMU_CHUNK_BLOCKS);
 }
 
-/* Bytes that an extent of @count blocks is reckoned at. */
+/* Bytes that an extent of @count blocks is reckoned at, without its entries in the map. */
 u64 dmu_cow_cost(u64 count)
 {
-	u64 bytes = sizeof(struct dmu_cow) + DMU_ENTRY_COST;
+	u64 bytes = sizeof(struct dmu_cow);
 
 	if (count > DMU_WORD_BLOCKS)
 		bytes += dmu_cow_nr_words(count) * sizeof(struct dmu_word) +
@@ -222,6 +222,8 @@ void dmu_cow_mark_dirty(struct dmu_cow *cow, u64 block, u64 count)
 		cow->nr_uncommitted++;
 	}
 	if (cow->nr_uncommitted && list_empty(&cow->dirty)) {
+		if (READ_ONCE(cow->cut))
+			cow->disk->keep_order = true;
 		dmu_cow_get(cow);
 		list_add_tail(&cow->dirty, &d->dirty);
 	}

@@ -127,6 +127,7 @@ struct dmu_cow {
 	u32 src_dev;			/* DMU_DEV_NONE: zeroes */
 	bool remember;
 	bool revoked;			/* lock: by the kernel itself */
+	bool cut;			/* lost blocks of the map that may be written to */
 	u64 generation;			/* of the attach that gave it */
 
 	unsigned int refs;		/* lock: map, dirty list, each cell */
@@ -168,6 +169,7 @@ struct dmu_cell {
 #define DMU_IO_COMMIT		(1 << 2)	/* FUA: complete after a round */
 #define DMU_IO_READY		(1 << 3)	/* remapped, only to be sent */
 #define DMU_IO_FLUSH		(1 << 4)	/* a flush that was sent on */
+#define DMU_IO_FUA		(1 << 5)	/* SENT so; the layers below may strip it */
 
 /* What each bio of ours carries in device-mapper's per-bio data. */
 struct dmu_io {
@@ -395,6 +397,7 @@ int dmu_map_check(struct dmu_disk *d, u64 first, u64 last, const void *entry);
 int dmu_map_store(struct dmu_disk *d, u64 first, u64 last, void *entry);
 int dmu_map_erase(struct dmu_disk *d, u64 first, u64 last);
 int dmu_map_make_room(struct dmu_disk *d, u64 bytes);
+int dmu_map_make_room_for_cow(struct dmu_disk *d, u64 bytes);
 u64 dmu_map_evict(struct dmu_disk *d, u64 bytes, gfp_t gfp);
 u64 dmu_map_bytes(struct dmu_disk *d);
 bool dmu_uncommitted_fit(struct dmu_disk *d, struct dmu_target *t);

@@ -207,6 +207,8 @@ int dmu_io_send(struct dmu_target *t, struct bio *bio, u32 dev,
 		if ((io->flags & DMU_IO_CLAIM) || dmu_must_commit(t->disk)) {
 			bio->bi_opf &= ~REQ_FUA;
 			io->flags |= DMU_IO_COMMIT;
+		} else {
+			io->flags |= DMU_IO_FUA;
 		}
 	}
 	bio->bi_iter.bi_sector = dmu_bio_sector(t, bio) + distance;
@@ -346,14 +348,16 @@ static int dmu_fault_locked(struct dmu_target *t, struct bio *bio, bool write)
 
 static noinline int dmu_fault(struct dmu_target *t, struct bio *bio, bool write, int idx)
 {
+	struct dmu_disk *d = t->disk;
 	unsigned long flags;
 	int r;
 
 	dmu_note_cgroup(bio);
-	spin_lock_irqsave(&t->disk->lock, flags);
+	spin_lock_irqsave(&d->lock, flags);
 	r = dmu_fault_locked(t, bio, write);
-	spin_unlock_irqrestore(&t->disk->lock, flags);
-	dmu_flight_end(t->disk, idx);
+	spin_unlock_irqrestore(&d->lock, flags);
+	/* A held bio may have ended by now, and @t with it. */
+	dmu_flight_end(d, idx);
 	return r;
 }
 
@@ -454,7 +458,9 @@ void dmu_deferred_work(struct work_struct *work)
 /* discard and write-zeroes */
 
 /* Hold @bio, whole blocks, until the daemon has done what it asks for. */
-static int dmu_request(struct dmu_target *t, struct bio *bio, u64 blocks)
+/* DMU_RETRY: by now the daemon is one that does without @feature. */
+static int dmu_request(struct dmu_target *t, struct bio *bio, u64 blocks,
+		       u64 feature)
 {
 	struct dmu_disk *d = t->disk;
 	struct dmu_io *io = dmu_io_of(bio);
@@ -463,7 +469,9 @@ static int dmu_request(struct dmu_target *t, struct bio *bio, u64 blocks)
 
 	dmu_note_cgroup(bio);
 	spin_lock_irqsave(&d->lock, flags);
-	if (dmu_must_requeue(t)) {
+	if (!(d->features & feature)) {
+		r = DMU_RETRY;
+	} else if (dmu_must_requeue(t)) {
 		r = DM_MAPIO_REQUEUE;
 	} else if (dmu_must_fail(d)) {
 		r = DM_MAPIO_KILL;
@@ -490,7 +498,7 @@ static int dmu_discard_asked(struct dmu_target *t, struct bio *bio)
 	u64 n = dmu_bio_whole_blocks(t, bio);
 
 	if (n)
-		return dmu_request(t, bio, n);
+		return dmu_request(t, bio, n, DMU_FEAT_DISCARD);
 	dmu_cut(t, bio, 1);
 	return dmu_done(bio);
 }
@@ -503,11 +511,14 @@ static noinline int dmu_discard(struct dmu_target *t, struct bio *bio)
 {
 	struct dmu_disk *d = t->disk;
 	struct dmu_way w;
-	int idx;
+	int idx, r;
 
 	dmu_count(d, DMU_DISCARDS);
-	if (READ_ONCE(d->features) & DMU_FEAT_DISCARD)
-		return dmu_discard_asked(t, bio);
+	if (READ_ONCE(d->features) & DMU_FEAT_DISCARD) {
+		r = dmu_discard_asked(t, bio);
+		if (r != DMU_RETRY)
+			return r;
+	}
 
 	idx = dmu_flight_begin(d);
 	while (!dmu_find_way(d, dmu_bio_block(t, bio), dmu_bio_blocks(t, bio),
@@ -524,10 +535,14 @@ static noinline int dmu_discard(struct dmu_target *t, struct bio *bio)
 static noinline int dmu_write_zeroes(struct dmu_target *t, struct bio *bio)
 {
 	u64 n = dmu_bio_whole_blocks(t, bio);
+	int r;
 
 	dmu_count(t->disk, DMU_DISCARDS);
-	if (n && (READ_ONCE(t->disk->features) & DMU_FEAT_WRITE_ZEROES))
-		return dmu_request(t, bio, n);
+	if (n && (READ_ONCE(t->disk->features) & DMU_FEAT_WRITE_ZEROES)) {
+		r = dmu_request(t, bio, n, DMU_FEAT_WRITE_ZEROES);
+		if (r != DMU_RETRY)
+			return r;
+	}
 	return dmu_route(t, bio, true);
 }
 
@@ -604,7 +619,7 @@ int dmu_io_end(struct dmu_target *t, struct bio *bio, blk_status_t *error)
 	struct dmu_io *io = dmu_io_of(bio);
 	unsigned int was = io->flags;
 
-	if (likely(was == DMU_IO_SENT && !*error && !io->rest.bi_size)) {
+	if (likely((was & ~DMU_IO_FUA) == DMU_IO_SENT && !*error && !io->rest.bi_size)) {
 		io->flags = 0;
 		dmu_flight_end(d, io->srcu_idx);
 		return DM_ENDIO_DONE;

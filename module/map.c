@@ -155,8 +155,10 @@ static int dmu_drop_entry(struct dmu_disk *d, u64 first, u64 last,
 	if (!cow->mapped)
 		list_move(&cow->list, &drop->gone);
 	/* One that is not revoked may be written to first as long as somebody sees it. */
-	if (!dmu_cow_is_revoked(cow) || READ_ONCE(cow->refs) > 1)
-		drop->dirty = true;	/* or will be */
+	if (!dmu_cow_is_revoked(cow) || READ_ONCE(cow->refs) > 1) {
+		WRITE_ONCE(cow->cut, true);
+		drop->dirty = true;	/* or will be: dmu_cow_mark_dirty() */
+	}
 	return 0;
 }
 
@@ -354,15 +356,19 @@ static s64 dmu_evict_one(struct dmu_disk *d, u64 first, u64 last, void *entry,
 			 gfp_t gfp)
 {
 	struct dmu_cow *cow = xa_is_value(entry) ? NULL : entry;
-	s64 bytes = cow ? cow->bytes : DMU_ENTRY_COST;
+	/* A part of an extent frees its entry only. */
+	bool all = cow && cow->mapped == last - first + 1;
+	s64 bytes = DMU_ENTRY_COST + (all ? cow->bytes : 0);
+	bool was_revoked = cow && READ_ONCE(cow->revoked);
 	int r;
 
 	if (cow && !dmu_cow_retire(cow, 1))
 		return 0;
 	r = dmu_map_replace(d, first, last, NULL, gfp);
 	if (r) {
+		/* Where a part left the map before, others may live by now. */
 		if (cow)
-			WRITE_ONCE(cow->revoked, false);
+			WRITE_ONCE(cow->revoked, was_revoked);
 		return r;
 	}
 	dmu_count(d, DMU_EVICTIONS);
@@ -398,24 +404,29 @@ u64 dmu_map_evict(struct dmu_disk *d, u64 bytes, gfp_t gfp)
 	return freed;
 }
 
-/*
- * Make @bytes of the budget free.  -E2BIG: cannot be.  What was forgotten keeps its
- * memory until I/O under way has ended: to forget more on its account would free
- * nothing, and both together are twice the budget at most (I12).
- */
+/* Make @bytes of the budget free.  -E2BIG: cannot be. */
 int dmu_map_make_room(struct dmu_disk *d, u64 bytes)
 {
 	u64 used = dmu_map_bytes(d) + bytes;
-	u64 dying = atomic64_read(&d->dying_bytes) + bytes;
 
 	if (bytes > d->map_budget)
 		return -E2BIG;
-	if (used > d->map_budget) {
-		used -= d->map_budget;
-		if (dmu_map_evict(d, used, DMU_MAP_GFP) < used)
-			return -E2BIG;
-	}
-	return dying > d->map_budget ? -E2BIG : 0;
+	if (used <= d->map_budget)
+		return 0;
+	used -= d->map_budget;
+	return dmu_map_evict(d, used, DMU_MAP_GFP) >= used ? 0 : -E2BIG;
+}
+
+/*
+ * The same for an extent.  What was forgotten keeps its memory until I/O under way has
+ * ended: to forget more on its account would free nothing, and both together are twice
+ * the budget at most (I12).
+ */
+int dmu_map_make_room_for_cow(struct dmu_disk *d, u64 bytes)
+{
+	if (bytes + atomic64_read(&d->dying_bytes) > d->map_budget)
+		return -E2BIG;
+	return dmu_map_make_room(d, bytes);
 }
 
 struct dmu_settle {
@@ -448,6 +459,7 @@ int dmu_map_settle(struct dmu_disk *d, struct dmu_cow *cow)
 	u64 end = cow->first + cow->count;
 	struct dmu_settle s = { .cow = cow };
 	void *entry = NULL;
+	bool retired = false;
 	u64 from;
 	int r = 0;
 
@@ -456,8 +468,10 @@ int dmu_map_settle(struct dmu_disk *d, struct dmu_cow *cow)
 		if (cow->nr_clean < cow->count)
 			return 0;
 		entry = dmu_value(DMU_VALUE_RW, cow->dev, cow->distance);
-	} else if (!dmu_cow_retire(cow, 2)) {
-		return 0;
+	} else {
+		retired = !READ_ONCE(cow->revoked);
+		if (!dmu_cow_retire(cow, 2))
+			return 0;
 	}
 	for (from = cow->first; !r && cow->mapped && from < end;
 	     from = s.last + 1) {
@@ -466,8 +480,10 @@ int dmu_map_settle(struct dmu_disk *d, struct dmu_cow *cow)
 		if (WARN_ON_ONCE(!s.found))
 			break;
 		r = dmu_map_replace(d, s.first, s.last, entry, DMU_MAP_GFP);
+		if (!r)
+			retired = false;	/* others may live there now */
 	}
-	if (r)
+	if (r && retired)
 		WRITE_ONCE(cow->revoked, false);
 	return r;
 }

@@ -71,7 +71,7 @@ static void dmu_rest_take(struct dmu_io *io, struct bio *bio, unsigned int was)
 	bio->bi_status = BLK_STS_OK;
 	atomic_set(&bio->__bi_remaining, 1);
 	io->flags = was & DMU_IO_COMMIT;
-	if (bio->bi_opf & REQ_FUA) {
+	if ((bio->bi_opf & REQ_FUA) || (was & DMU_IO_FUA)) {
 		bio->bi_opf &= ~REQ_FUA;
 		io->flags |= DMU_IO_COMMIT;
 	}
@@ -128,8 +128,8 @@ void dmu_end_request(struct bio *bio, blk_status_t status)
 {
 	struct dmu_io *io = dmu_io_of(bio);
 
-	if (status == BLK_STS_NOSPC && dmu_needs_space(bio) &&
-	    READ_ONCE(io->t->disk->no_space_wait)) {
+	/* Also where it ends now: that is decided under the lock. */
+	if (status == BLK_STS_NOSPC && dmu_needs_space(bio)) {
 		io->rest = bio->bi_iter;
 		dmu_rest_take(io, bio, 0);
 	}

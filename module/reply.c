@@ -405,7 +405,8 @@ static int dmu_prepare_cow(struct dmu_disk *d, const struct dmu_reply *r,
 	mutex_lock(&d->map_mutex);
 	err = dmu_check_whole(d, r, m);
 	if (!err)
-		err = dmu_map_make_room(d, dmu_cow_cost(r->count));
+		err = dmu_map_make_room_for_cow(d, dmu_cow_cost(r->count) +
+						   DMU_ENTRY_COST);
 	mutex_unlock(&d->map_mutex);
 	up_read(&d->table_lock);
 	if (err)

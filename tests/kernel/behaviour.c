@@ -1143,6 +1143,11 @@ static void flush_refused(void)
 	check(io_wait(io), "the flush did not fail");
 	check_eq(disk_status(d, "uncommitted"), 1);
 	disk_expect(d, 3 * BS + 1, 1, 9, 3 * BS + 1);
+	/* fsync() would take that for success */
+	io = io_start(d, IO_FLUSH, 0, 0, 0);
+	ev_copied(c, 3, 1, 0, 3 * BS);
+	re_send(c, re_flushed(ev_flush(c), EOPNOTSUPP));
+	io_fails(io, EIO);
 	fua = io_start(d, IO_FUA, 5 * BS + 1, 1, 9);
 	ev_copied(c, 3, 1, 0, 3 * BS);
 	ev_copied(c, 5, 1, 0, 5 * BS);
@@ -1499,6 +1504,41 @@ static void invalidate_forgets(void)
 	check_eq(disk_status(d, "uncommitted"), 0);
 }
 
+/*
+ * A first write under way when its extent lost the block ends after a commit: what was
+ * copied to its old place is told before what was copied to the new one.
+ */
+static void invalidate_keeps_order(void)
+{
+	struct io *late, *io;
+	uint64_t id;
+
+	setup_with(&(struct setup){ .gates = GATE_BASE });
+	re_send(c, re_preload(re_cow(0, 0, 5, 1, 0, BASE, 0)));
+	re_send(c, re_preload(re_cow(0, 20, 20, 0, 20 * BS, BASE, 20 * BS)));
+	disk_write(d, 1, 1, 9);
+	gate_shut(NAME_GATE_BASE);
+	late = io_start(d, IO_WRITE, 25 * BS + 1, 1, 8);
+	disk_wait_status(d, "waiting", 1);
+	io = io_start(d, IO_FLUSH, 0, 0, 0);
+	ev_copied(c, 0, 1, 1, 0);
+	id = ev_flush(c);
+	re_send(c, re_invalidate(5, 15, 11));
+	re_send(c, re_flushed(id, 0));
+	io_ok(io);
+	gate_open(NAME_GATE_BASE);
+	io_ok(late);
+	ev_copied(c, 25, 1, 0, 25 * BS);
+	ev_want(c, DMU_EV_INVALIDATED, 15, 11, 0);
+	re_send(c, re_preload(re_cow(0, 15, 11, 1, 15 * BS, BASE, 15 * BS)));
+	disk_write(d, 25 * BS + 1, 1, 7);
+	io = io_start(d, IO_FLUSH, 0, 0, 0);
+	ev_copied(c, 25, 1, 0, 25 * BS);
+	ev_copied(c, 25, 1, 1, 25 * BS);
+	commit_ok();
+	io_ok(io);
+}
+
 /* A copy under way ends first, with its write, and is told; who waited behind it asks. */
 static void invalidate_during_copy(void)
 {
@@ -1803,11 +1843,33 @@ static void budget_dying(void)
 		check(disk_status(d, "extents") + 1 >= kept, "too much was forgotten");
 		check(disk_status(d, "map_bytes") <= 2048, "over the budget");
 	}
-	check(more >= kept - 2 && more <= kept, "%u more, %u kept", more, kept);
+	check(more >= kept - 2 && more <= kept + 2, "%u more, %u kept", more, kept);
 	gate_open(NAME_GATE_A);
 	io_ok(io);
 	while (re_try(c, &r))
-		usleep(1000);
+		sleep_ms(1);
+}
+
+/* To forget a part of an extent makes room for an entry, not for all that the extent takes. */
+static void budget_parts(void)
+{
+	struct dmu_reply r;
+	unsigned int i;
+
+	setup_with(&(struct setup){ .table = "2 map_memory 2" });
+	re_send(c, re_preload(re_cow(0, 0, 40, 0, 0, BASE, 0)));
+	for (i = 1; i < 40; i += 2) {
+		re_send(c, re_invalidate(i, i, 1));
+		ev_want(c, DMU_EV_INVALIDATED, i, 1, 0);
+	}
+	check_eq(disk_status(d, "extents"), 20);
+	for (i = 50; i < 70; i++) {
+		r = re_preload(re_cow(0, i, 1, 0, i * BS, BASE, 0));
+		while (re_try(c, &r))	/* what was forgotten still goes */
+			sleep_ms(1);
+		check(disk_status(d, "map_bytes") <= 2048, "over the budget");
+	}
+	check(disk_status(d, "evictions") > 20, "too few were forgotten");
 }
 
 /* Uncommitted extents fill the budget: E2BIG, until they are committed. */
@@ -2364,11 +2426,11 @@ static const struct test tests[] = {
 	T(flush_device_fails), T(lost_is_told_again), T(daemon_tells_of_loss),
 	T(copied_is_durable), T(flush_fails_on_hits), T(dirty_during_commit),
 	T(found_before), T(invalidate), T(invalidate_waits), T(invalidate_waits_once),
-	T(invalidate_forgets), T(invalidate_after_copied), T(invalidate_during_copy),
+	T(invalidate_forgets), T(invalidate_keeps_order), T(invalidate_after_copied), T(invalidate_during_copy),
 	T(invalidate_many), T(invalidate_and_move), T(invalidate_busy),
 	T(invalidate_not_asked),
 	T(map_large), T(evict_message), T(evict_keeps_uncommitted), T(evict_during_copy),
-	T(budget), T(budget_dying), T(budget_uncommitted), T(budget_answer), T(budget_message),
+	T(budget), T(budget_dying), T(budget_parts), T(budget_uncommitted), T(budget_answer), T(budget_message),
 	T(discard_own), T(discard_foreign), T(zeroes_whole), T(zeroes_part),
 	T(zeroes_fault), T(discard_event), T(discard_event_parts),
 	T(zeroes_event),

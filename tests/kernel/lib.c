@@ -162,6 +162,12 @@ static int for_each_dm(void (*fn)(const char *name))
 	return n;
 }
 
+/* A gate that is shut goes first: what lies over it waits for its I/O. */
+static void dm_open(const char *name)
+{
+	dm_resume(name);
+}
+
 /* Let go of all I/O that waits. */
 static void dm_break(const char *name)
 {
@@ -247,9 +253,12 @@ static char run_one(const struct test *t, char *why, size_t len, int limit)
 	read_verdict(fds[0], pid, limit, why, len);
 	close(fds[0]);
 	kill(pid, *why == '!' ? SIGKILL : SIGCONT);
-	if (*why == '!')
+	if (*why == '!') {
+		for_each_dm(dm_open);
 		for_each_dm(dm_break);
+	}
 	if (!reap(pid)) {
+		for_each_dm(dm_open);
 		for_each_dm(dm_break);
 		if (*why != '!')
 			snprintf(why, len, "!its process did not end");

@@ -2,7 +2,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
 # Dirty pages of two and a half (long: ten) times the memory are written back to a device whose
-# daemon has to be asked, and must itself get by with what memory is left:
+# daemon has to be asked, and must itself get by with what memory is left. Then as much as the
+# memory (long: four times) to a qcow2 whose tables do not fit into its cache, while what the
+# kernel remembers is forgotten again and again: each run of blocks is a question, and each
+# question a table to read.
 #
 #	tests/vm/run --memory 400 tests/memory/writeback.sh
 #	tests/vm/run --memory 400 --timeout 1200 tests/memory/writeback.sh --long
@@ -59,3 +62,31 @@ if [ "$long" ]; then
 	say "2 GiB in four files"
 fi
 finish
+
+say "questions"
+mib=$((total * (long ? 4 : 1) / 64 * 64))
+truncate -s ${mib}m base
+cowimg create -f qcow2 -b base -F raw -s 4k image2 >/dev/null
+cowd -p qcow2 --cache-size 1m mydev image2
+# Tables for all of it, so that there is something to read.
+stamps write -v 4 -t 2m -d -f $dev
+cold
+asked=$(counter events)
+touch writing
+while [ -e writing ]; do
+	dmsetup message mydev 0 evict
+	sleep 0.1
+done &
+stamps write -v 5 -b 256k -f $dev
+rm writing
+wait
+locked
+asked=$(($(counter events) - asked))
+say "$mib MiB written, cowd was asked $asked times"
+# Most of what is written is asked for while nearly all memory is dirty.
+[ "$asked" -ge 8 ] || die "cowd was hardly asked"
+cold
+stamps verify -v 5 -b 256k $dev
+dmsetup status mydev
+cowctl stop mydev
+qemu-img check -q image2 || die "qemu-img finds fault with the image"
