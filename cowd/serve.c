@@ -43,7 +43,8 @@
 #define NR_SLOTS	256
 #define BATCH		64	/* events read at once */
 #define MAX_WAITING	64
-#define MAX_DEFERRED	4096
+#define MANY_DEFERRED	2048	/* with so many, and no room, nothing more is read */
+#define FIRST_DEFERRED	256
 #define NR_RECENT	32
 #define MAX_TRIES	64	/* halving the largest extent takes 25 */
 #define TRY_WIDER	64	/* answers taken, until one of twice the width is tried */
@@ -51,6 +52,8 @@
 #define ROOM_MS		20	/* until one looks again whether there is room */
 #define ROOM_MAX_MS	640	/* the same, when there was none again and again */
 #define ROOM_LAST_MS	30000	/* without any, until questions fail */
+#define REPLAY_AGAIN_MS	1000	/* until a COPIED that failed is tried again */
+#define REPLAY_LAST_MS	30000	/* until we give up */
 #define COMMIT_MS	5000	/* between commits that nobody asked for */
 #define COMMIT_MAX_MS	40000	/* the same when there was nothing to commit */
 #define EV_SCRATCH	0	/* no event of the kernel's: S7 */
@@ -63,6 +66,7 @@ enum slot_step {
 	SLOT_INVALIDATING,	/* waits for INVALIDATED */
 	SLOT_BEHIND_COPIED,	/* a discard that waits for S3 */
 	SLOT_COMMITTING,	/* a discard that waits for S5 */
+	SLOT_REPLAY_AGAIN,	/* a COPIED that waits for its next try: S6 */
 };
 
 struct slot {
@@ -116,7 +120,9 @@ struct cowd_serve {
 	struct slot slots[NR_SLOTS];
 	/* Events that cannot begin yet: a ring. */
 	unsigned int deferred_first, nr_deferred;
-	struct dmu_event deferred[MAX_DEFERRED];
+	struct dmu_event *deferred;
+	unsigned int room_deferred;
+	int64_t replay_failed_since, replay_at;	/* ms, or 0: S6 */
 	bool lost_known;	/* the kernel knows that data may be lost */
 	uint64_t syncs_told;	/* that failed, and the kernel knows */
 	int64_t commit_at;	/* ms, or 0: not armed */
@@ -241,13 +247,31 @@ static void refuse_event(struct cowd_serve *s, const struct dmu_event *event)
 	check_fatal(s, err);
 }
 
+/* The ring becomes twice as large, and begins at its start. */
+static bool grow_deferred(struct cowd_serve *s)
+{
+	unsigned int i, room = s->room_deferred ? s->room_deferred * 2 : FIRST_DEFERRED;
+	struct dmu_event *events = calloc(room, sizeof(*events));
+
+	if (!events)
+		return false;
+	for (i = 0; i < s->nr_deferred; i++)
+		events[i] = s->deferred[(s->deferred_first + i) % s->room_deferred];
+	free(s->deferred);
+	s->deferred = events;
+	s->deferred_first = 0;
+	s->room_deferred = room;
+	return true;
+}
+
+/* As many as the kernel has I/O that waits. */
 static void defer(struct cowd_serve *s, const struct dmu_event *event)
 {
-	if (s->nr_deferred == MAX_DEFERRED) {
+	if (s->nr_deferred == s->room_deferred && !grow_deferred(s)) {
 		refuse_event(s, event);
 		return;
 	}
-	s->deferred[(s->deferred_first + s->nr_deferred++) % MAX_DEFERRED] = *event;
+	s->deferred[(s->deferred_first + s->nr_deferred++) % s->room_deferred] = *event;
 }
 
 /* ---- MAP ---------------------------------------------------------------- */
@@ -600,11 +624,70 @@ static void retry_behind_copied(struct cowd_serve *s)
 			again(&s->slots[i]);
 }
 
-static void copied_done(struct slot *slot)
+/*
+ * S6: libcow could not take up what was copied before, so it might give the place to
+ * others: nothing is answered until it can.  What was told later is not overtaken.
+ */
+static void replay_failed(struct slot *slot, int status)
+{
+	struct cowd_serve *s = slot->serve;
+	struct dmu_extent ext = event_extent(&slot->event);
+	int64_t now = clock_now_ms();
+
+	if (!s->replay_failed_since) {
+		s->replay_failed_since = now;
+		cowd_log(COWD_ERROR, "what was copied to blocks %llu+%llu cannot be taken up: %s; tried again for %d s, and no question is answered meanwhile",
+			 (unsigned long long)ext.block,
+			 (unsigned long long)ext.count, strerror(-status),
+			 REPLAY_LAST_MS / 1000);
+	}
+	if (now - s->replay_failed_since > REPLAY_LAST_MS)
+		check_fatal(s, status);
+	slot->step = SLOT_REPLAY_AGAIN;
+	s->replay_at = now + REPLAY_AGAIN_MS;
+}
+
+static void look_at_replay(struct cowd_serve *s)
+{
+	unsigned int i;
+
+	if (!s->replay_at || clock_now_ms() < s->replay_at)
+		return;
+	s->replay_at = 0;
+	for (i = 0; i < NR_SLOTS; i++)
+		if (s->slots[i].step == SLOT_REPLAY_AGAIN)
+			again(&s->slots[i]);
+}
+
+/* The later place of a block must stay the later one: who comes next hears all in order. */
+static bool overtakes(const struct slot *slot)
+{
+	const struct slot *other;
+	unsigned int i;
+
+	for (i = 0; i < NR_SLOTS; i++) {
+		other = &slot->serve->slots[i];
+		if (other != slot && other->step == SLOT_REPLAY_AGAIN &&
+		    overlaps(event_extent(&other->event),
+			     event_extent(&slot->event)))
+			return true;
+	}
+	return false;
+}
+
+static void copied_done(struct slot *slot, int status)
 {
 	struct cowd_serve *s = slot->serve;
 
+	if (status && slot->replayed) {
+		replay_failed(slot, status);
+		return;
+	}
+	if (s->replay_at && overtakes(slot))
+		check_fatal(s, -EIO);
 	s->nr_replayed -= slot->replayed;
+	if (!s->nr_replayed)
+		s->replay_failed_since = 0;
 	end_change(s);
 	slot_free(slot);
 	retry_behind_copied(s);
@@ -811,7 +894,7 @@ static void slot_done(struct cow_request *req, int status)
 		map_done(slot, status);
 		break;
 	case DMU_EV_COPIED:
-		copied_done(slot);
+		copied_done(slot, status);
 		break;
 	case DMU_EV_FLUSH:
 		commit_done(slot, status);
@@ -944,7 +1027,7 @@ static void start_deferred(struct cowd_serve *s)
 	s->retry_deferred = false;
 	for (; n && s->nr_free >= BATCH && !s->room_at && !s->unsettled; n--) {
 		event = s->deferred[s->deferred_first];
-		s->deferred_first = (s->deferred_first + 1) % MAX_DEFERRED;
+		s->deferred_first = (s->deferred_first + 1) % s->room_deferred;
 		s->nr_deferred--;
 		start(s, &event);
 	}
@@ -1198,6 +1281,15 @@ static void map_taken(const struct slot *slot)
 	s->nr_taken = 0;
 }
 
+/* One that failed, or that is owed no more, waits for no room any more. */
+static void map_settled(const struct slot *slot)
+{
+	if (slot->failed || slot->late)
+		slot->serve->no_room_since = 0;
+	else
+		map_taken(slot);
+}
+
 /*
  * What was answered is taken: only the rest is looked at again, should a change come
  * between.  Or a question that is larger than the scratch file would never be answered.
@@ -1238,9 +1330,8 @@ static void settle(struct cowd_serve *s)
 			if (slot->step == SLOT_SENT)
 				again(slot);
 		} else if (slot->step == SLOT_SENT) {
-			if (slot->event.type == DMU_EV_MAP &&
-			    !slot->covered && !slot->failed && !slot->late)
-				map_taken(slot);
+			if (slot->event.type == DMU_EV_MAP && !slot->covered)
+				map_settled(slot);
 			slot_free(slot);
 		}
 	}
@@ -1298,9 +1389,14 @@ static void look_for_room(struct cowd_serve *s)
 
 static int64_t next_time(const struct cowd_serve *s)
 {
-	if (s->room_at && (!s->commit_at || s->room_at < s->commit_at))
-		return s->room_at;
-	return s->commit_at;
+	const int64_t times[] = { s->commit_at, s->room_at, s->replay_at };
+	int64_t next = 0;
+	unsigned int i;
+
+	for (i = 0; i < sizeof(times) / sizeof(times[0]); i++)
+		if (times[i] && (!next || times[i] < next))
+			next = times[i];
+	return next;
 }
 
 /* ---- public ------------------------------------------------------------- */
@@ -1315,6 +1411,7 @@ int cowd_serve_work(struct cowd_serve *s)
 		return -EPIPE;
 	ask_for_commit(s);
 	look_for_room(s);
+	look_at_replay(s);
 	cow_dispatch(s->chain);
 	tell_lost(s);
 	err = flush_replies(s);
@@ -1343,7 +1440,7 @@ bool cowd_serve_wants_events(const struct cowd_serve *s)
 {
 	/* Without room a batch at a time, lest too many are put off. */
 	return s->nr_free >= BATCH && !waits_for_the_replay(s) &&
-	       (!s->room_at || s->nr_deferred < MAX_DEFERRED / 2);
+	       (!s->room_at || s->nr_deferred < MANY_DEFERRED);
 }
 
 int cowd_serve_fd(const struct cowd_serve *s)
@@ -1419,5 +1516,6 @@ void cowd_serve_free(struct cowd_serve *s)
 	if (!s)
 		return;
 	dmu_channel_close(s->channel);
+	free(s->deferred);
 	free(s);
 }

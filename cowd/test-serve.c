@@ -21,8 +21,8 @@
 
 #include "serve.h"
 
-#define MAX_EVENTS	512
-#define MAX_REPLIES	2048
+#define MAX_EVENTS	6000
+#define MAX_REPLIES	20000
 #define MAX_REQUESTS	512
 #define NR_BLOCKS	1000
 
@@ -166,7 +166,7 @@ static struct {
 	uint64_t widest;	/* blocks of an answer, 0: as the limits say */
 	unsigned int narrow;	/* so many answers are that wide, 0: all */
 	uint32_t flags;		/* of answers */
-	int map_status, commit_status, discard_status;
+	int map_status, commit_status, discard_status, copied_status;
 	bool held, sync_fails;
 	uint64_t failed_syncs;
 	struct cow_request *requests[MAX_REQUESTS];	/* not done yet */
@@ -209,7 +209,8 @@ static void complete(struct cow_request *req)
 		answer_map(req);
 	else
 		req->done(req, req->op == COW_OP_COMMIT ? cow.commit_status :
-			       req->op == COW_OP_COPIED ? 0 : cow.discard_status);
+			       req->op == COW_OP_COPIED ? cow.copied_status :
+							  cow.discard_status);
 }
 
 void cow_submit(struct cow_chain *chain, struct cow_request *req)
@@ -1070,6 +1071,109 @@ static void refused_scratch_is_tried_again(void **state)
 	assert_int_equal(replied(DMU_RE_MAP, 4, NULL), 1);
 }
 
+/*
+ * The place of a block that was copied before is not known to be taken: an answer might
+ * give it to another one.
+ */
+static void replay_that_fails_gives_no_answer(void **state)
+{
+	unsigned int i;
+
+	event(DMU_EV_COPIED, 0, 0, 10, 5);
+	event(DMU_EV_REPLAY_END, 0, 0, 0, 0);
+	event(DMU_EV_MAP, DMU_EV_WRITE, 7, 500, 1);
+	cow.copied_status = -ENOSPC;
+	for (i = 0; i < 20; i++) {
+		work(*state);
+		kernel.now += 500;
+	}
+	assert_int_equal(replied(DMU_RE_MAP, 7, NULL), 0);
+	assert_int_equal(replied(DMU_RE_FAIL, 7, NULL), 0);
+	cow.copied_status = 0;
+	kernel.now += 1000;
+	work_out(*state);
+	assert_int_equal(replied(DMU_RE_MAP, 7, NULL), 1);
+}
+
+/* In the end cowd is: who comes next is told of it again. */
+static void replay_that_fails_for_long_is_the_end(void **state)
+{
+	unsigned int i;
+	int err = 0;
+
+	event(DMU_EV_COPIED, 0, 0, 10, 5);
+	event(DMU_EV_REPLAY_END, 0, 0, 0, 0);
+	cow.copied_status = -EIO;
+	for (i = 0; i < 100 && !err; i++) {
+		err = cowd_serve_work(*state);
+		kernel.now += 500;
+	}
+	assert_int_equal(err, -EIO);
+	assert_true(kernel.now > 30000);
+	cow.copied_status = 0;
+}
+
+/* What was told of a block later is not overtaken by what is tried again. */
+static void replay_keeps_its_order(void **state)
+{
+	unsigned int i;
+	int err = 0;
+
+	event(DMU_EV_COPIED, 0, 0, 10, 5);
+	cow.copied_status = -ENOSPC;
+	work(*state);
+	work(*state);
+	cow.copied_status = 0;
+	event(DMU_EV_COPIED, 0, 0, 12, 1);
+	for (i = 0; i < 5 && !err; i++)
+		err = cowd_serve_work(*state);
+	assert_int_equal(err, -EIO);
+}
+
+/* A question that waited for room, and was owed no more, says nothing of later ones. */
+static void room_that_nobody_waits_for_is_forgotten(void **state)
+{
+	kernel.bad_type = DMU_RE_MAP;
+	kernel.error = E2BIG;
+	kernel.times = 1000;
+	event(DMU_EV_MAP, 0, 1, 5, 1);
+	do
+		work(*state);
+	while (cowd_serve_timeout(*state) <= 0 ||
+	       cowd_serve_timeout(*state) > 100);
+	kernel.error = ENOENT;
+	kernel.times = 1;
+	kernel.now += 100;
+	work_out(*state);
+	kernel.now += 31000;
+	kernel.error = E2BIG;
+	kernel.times = 12;
+	event(DMU_EV_MAP, 0, 2, 500, 1);
+	work_out(*state);
+	assert_int_equal(replied(DMU_RE_FAIL, 2, NULL), 0);
+}
+
+/* However many questions wait for room, they wait. */
+static void thousands_wait_for_room(void **state)
+{
+	uint64_t id;
+	int i;
+
+	kernel.bad_type = DMU_RE_MAP;
+	kernel.error = E2BIG;
+	kernel.times = 1000000;
+	cow.widest = 1;
+	for (id = 1; id <= 5500; id++)
+		event(DMU_EV_MAP, DMU_EV_WRITE, id, id % NR_BLOCKS, 1);
+	for (i = 0; i < 1000; i++)
+		work(*state);
+	assert_int_equal(kernel.nr_read, 5500);
+	kernel.times = 0;
+	work_out(*state);
+	for (i = 0; i < (int)kernel.nr_replies; i++)
+		assert_int_not_equal(kernel.replies[i].type, DMU_RE_FAIL);
+}
+
 /* What was copied before is not known yet. */
 static void scratch_waits_for_the_replay(void **state)
 {
@@ -1149,6 +1253,11 @@ int main(void)
 		SERVE_TEST(failure_is_forgotten),
 		SERVE_TEST(full_budget_waits_for_a_commit),
 		SERVE_TEST(short_want_of_room_is_not_learnt),
+		SERVE_TEST(replay_that_fails_gives_no_answer),
+		SERVE_TEST(replay_that_fails_for_long_is_the_end),
+		SERVE_TEST(replay_keeps_its_order),
+		SERVE_TEST(room_that_nobody_waits_for_is_forgotten),
+		SERVE_TEST(thousands_wait_for_room),
 		SERVE_TEST(frequent_want_of_room_is_learnt),
 		SERVE_TEST(no_memory_fails_in_the_end),
 		SERVE_TEST(mapping_before_is_left_out),

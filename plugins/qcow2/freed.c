@@ -25,8 +25,12 @@
 
 #define LIST 65536u
 #define REUSABLE 4096u
-/* Slices of refcounts that one commit takes references back in. */
-#define CLEAR_SLICES 48u
+/*
+ * Slices of refcounts that one commit takes references back in: each pins one of the
+ * refcount table as well, and one call may have no more than COW_TABLES_PER_CALL.
+ */
+#define CLEAR_SLICES 32u
+_Static_assert(2 * CLEAR_SLICES <= COW_TABLES_PER_CALL, "a commit that no cache has room for");
 /* Free clusters that may lie idle in runs too short for what is wanted. */
 #define IDLE_CLUSTERS 64u
 
