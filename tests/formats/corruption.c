@@ -1378,6 +1378,43 @@ static void a_failed_sync_of_a_plugin_holds_the_commit(void)
 	check_closed(false);
 }
 
+/*
+ * Part of a compressed cluster is discarded, the rest unpacked.  Where that lies is told to
+ * the kernel, which remembers it, when whoever comes after a kill finds it there as well.
+ */
+static void a_place_that_is_told_outlives_a_kill(void)
+{
+	struct cow_request discard = {
+		.op = COW_OP_DISCARD, .first = 0, .count = 8,
+	};
+	struct place p;
+	uint32_t how;
+
+	if (!strstr(variant->name, "subclusters"))
+		return;
+	for (how = 0; how < 2; how++) {
+		make_plain();
+		MUST(!system(variant->compressed));
+		disk_watch("image");
+		open_image();
+		MUST(!cow_call(chain, &discard));
+		MUST(!ask(20, how ? COW_QUERY_WRITE : 0));
+		MUST(answer.kind == COW_KIND_LINEAR);
+		p.offset = answer.offset +
+			   (20 - answer.first) * info.block_size;
+		disk_kill_from(0);
+		close_image();
+		disk_kill_from(DISK_NEVER);
+		open_image();
+		MUST(!ask(20, 0));
+		MUST(answer.kind == COW_KIND_LINEAR);
+		MUST(p.offset == answer.offset +
+				 (20 - answer.first) * info.block_size);
+		close_image();
+		check_closed(true);
+	}
+}
+
 /* --- No space --------------------------------------------------------------- */
 
 /* First writes here and there; how many of the steps failed. */
@@ -1613,6 +1650,7 @@ static const struct test {
 	T(space_is_bounded_under_fsync_churn),
 	T(a_compressed_cluster_partly_overwritten_keeps_the_rest),
 	T(a_failed_sync_of_a_plugin_holds_the_commit),
+	T(a_place_that_is_told_outlives_a_kill),
 	T(space_runs_out_at_each_step),
 	T(space_that_is_not_reserved_runs_out_at_each_step),
 	T(a_commit_has_its_space_before),
@@ -1650,7 +1688,8 @@ static int run_in(const struct test *t)
 static bool is_compression(const struct test *t)
 {
 	return t->run == a_compressed_cluster_partly_overwritten_keeps_the_rest ||
-	       t->run == a_failed_sync_of_a_plugin_holds_the_commit;
+	       t->run == a_failed_sync_of_a_plugin_holds_the_commit ||
+	       t->run == a_place_that_is_told_outlives_a_kill;
 }
 
 int main(int argc, char **argv)
