@@ -249,8 +249,11 @@ static int suspend_bounded(const char *name)
 	/* The kernel takes it back when the helper is killed, unless that came too late. */
 	if (err == -ETIMEDOUT && !dmu_device_info(name, &info) && info.suspended)
 		err = 0;
+	if (!err)
+		return 0;
 	if (err != -ETIMEDOUT)
-		return err ? explain_create(err) : 0;
+		return cowd_error(err, "%s: cannot be suspended: %s", name,
+				  strerror(-err));
 	return cowd_error(err, "%s: waited %d s for its I/O to the files below, which does not end; start again when their storage answers",
 			  name, SUSPEND_MS / 1000);
 }

@@ -77,7 +77,7 @@ struct slot {
 	bool forward;		/* MAP: it does not reach back before next */
 	bool covered;		/* MAP: S1 */
 	bool learns;		/* MAP: span is news if it is taken */
-	bool failed;		/* MAP: answered by an error */
+	bool failed;		/* MAP: answered by an error; COPIED: once at least, S6 */
 	bool late;		/* MAP: an answer came when the question was owed no more */
 	bool replayed;		/* COPIED: S6 */
 	uint64_t stale_first, stale_end;	/* MAP: what changed since it was submitted */
@@ -624,9 +624,28 @@ static void retry_behind_copied(struct cowd_serve *s)
 			again(&s->slots[i]);
 }
 
+/* COPIED @slot is about blocks of another one, of those that @failed only. */
+static bool copied_twice(const struct slot *slot, bool failed)
+{
+	const struct slot *other;
+	unsigned int i;
+
+	for (i = 0; i < NR_SLOTS; i++) {
+		other = &slot->serve->slots[i];
+		if (other != slot && other->step != SLOT_FREE &&
+		    other->event.type == DMU_EV_COPIED &&
+		    (other->failed || !failed) &&
+		    overlaps(event_extent(&other->event),
+			     event_extent(&slot->event)))
+			return true;
+	}
+	return false;
+}
+
 /*
  * S6: libcow could not take up what was copied before, so it might give the place to
- * others: nothing is answered until it can.  What was told later is not overtaken.
+ * others: nothing is answered until it can.  Of two places of a block the one that was
+ * told later must stay the later one: then who comes next hears all of it in order.
  */
 static void replay_failed(struct slot *slot, int status)
 {
@@ -641,8 +660,10 @@ static void replay_failed(struct slot *slot, int status)
 			 (unsigned long long)ext.count, strerror(-status),
 			 REPLAY_LAST_MS / 1000);
 	}
-	if (now - s->replay_failed_since > REPLAY_LAST_MS)
+	if (now - s->replay_failed_since > REPLAY_LAST_MS ||
+	    copied_twice(slot, false))
 		check_fatal(s, status);
+	slot->failed = true;
 	slot->step = SLOT_REPLAY_AGAIN;
 	s->replay_at = now + REPLAY_AGAIN_MS;
 }
@@ -659,22 +680,6 @@ static void look_at_replay(struct cowd_serve *s)
 			again(&s->slots[i]);
 }
 
-/* The later place of a block must stay the later one: who comes next hears all in order. */
-static bool overtakes(const struct slot *slot)
-{
-	const struct slot *other;
-	unsigned int i;
-
-	for (i = 0; i < NR_SLOTS; i++) {
-		other = &slot->serve->slots[i];
-		if (other != slot && other->step == SLOT_REPLAY_AGAIN &&
-		    overlaps(event_extent(&other->event),
-			     event_extent(&slot->event)))
-			return true;
-	}
-	return false;
-}
-
 static void copied_done(struct slot *slot, int status)
 {
 	struct cowd_serve *s = slot->serve;
@@ -683,7 +688,7 @@ static void copied_done(struct slot *slot, int status)
 		replay_failed(slot, status);
 		return;
 	}
-	if (s->replay_at && overtakes(slot))
+	if (copied_twice(slot, true))
 		check_fatal(s, -EIO);
 	s->nr_replayed -= slot->replayed;
 	if (!s->nr_replayed)

@@ -77,7 +77,7 @@ static int open_image(struct cow_chain *c, const struct cow_open_params *p,
 
 /* It was opened as what is guessed: it must not look like anything else. */
 static int check_guess(struct cow_chain *c, const struct cow_open_params *p,
-		     struct cow_image *above)
+		       struct cow_image *above)
 {
 	struct cow_image *img = c->images[c->nr_images - 1];
 	const struct cow_plugin *found = NULL;

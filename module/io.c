@@ -457,8 +457,10 @@ void dmu_deferred_work(struct work_struct *work)
 
 /* discard and write-zeroes */
 
-/* Hold @bio, whole blocks, until the daemon has done what it asks for. */
-/* DMU_RETRY: by now the daemon is one that does without @feature. */
+/*
+ * Hold @bio, whole blocks, until the daemon has done what it asks for.  DMU_RETRY: by now
+ * the daemon is one that does without @feature.
+ */
 static int dmu_request(struct dmu_target *t, struct bio *bio, u64 blocks,
 		       u64 feature)
 {
