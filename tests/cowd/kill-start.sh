@@ -16,11 +16,12 @@ cp base.img model
 kill_all()
 {
 	local left
-	left=$(daemons)
-	# shellcheck disable=SC2086 # numbers
-	[ -z "$left" ] || kill -9 $left 2>/dev/null
 	for _ in $(seq 100); do
-		[ -z "$(daemons)" ] && return
+		left=$(daemons)
+		[ -n "$left" ] || return 0
+		# Again, for one that was started meanwhile.
+		# shellcheck disable=SC2086 # numbers
+		kill -9 $left 2>/dev/null
 		sleep 0.05
 	done
 	fail "$(daemons) cannot be killed"
