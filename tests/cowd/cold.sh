@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
 # A question whose table has to be read from slow storage holds up no other: the table of
-# one half of a qcow2 image answers after ten seconds, that of the other half at once.
+# one half of a qcow2 image answers after twenty seconds, that of the other half at once.
 # shellcheck source=tests/cowd/lib.sh
 . "$(dirname "$0")/lib.sh"
 
@@ -25,7 +25,7 @@ slow=$(table_at $half) quick=$(table_at 0)
 truncate -s $((sectors * 512)) image
 loop=$(losetup -f --show image)
 dmsetup create store --table "0 $slow linear $loop 0
-$slow 8 delay $loop $slow 10000
+$slow 8 delay $loop $slow 20000
 $((slow + 8)) $((sectors - slow - 8)) linear $loop $((slow + 8))"
 
 cowd -p qcow2 mydev /dev/mapper/store || die "cowd"
