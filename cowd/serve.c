@@ -688,7 +688,7 @@ static void copied_done(struct slot *slot, int status)
 		replay_failed(slot, status);
 		return;
 	}
-	if (copied_twice(slot, true))
+	if (s->replay_failed_since && copied_twice(slot, true))
 		check_fatal(s, -EIO);
 	s->nr_replayed -= slot->replayed;
 	if (!s->nr_replayed)

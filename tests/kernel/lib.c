@@ -168,13 +168,19 @@ static void dm_open(const char *name)
 	dm_resume(name);
 }
 
-/* Let go of all I/O that waits. */
 static void dm_break(const char *name)
 {
 	if (dm_load(name, 1 << 20, "error", "", false))
 		return;
 	dm_suspend(name, DM_NOFLUSH | DM_NOLOCKFS);
 	dm_resume(name);
+}
+
+/* Of all I/O that waits. */
+static void let_go(void)
+{
+	for_each_dm(dm_open);
+	for_each_dm(dm_break);
 }
 
 static void dm_remove_one(const char *name)
@@ -253,13 +259,10 @@ static char run_one(const struct test *t, char *why, size_t len, int limit)
 	read_verdict(fds[0], pid, limit, why, len);
 	close(fds[0]);
 	kill(pid, *why == '!' ? SIGKILL : SIGCONT);
-	if (*why == '!') {
-		for_each_dm(dm_open);
-		for_each_dm(dm_break);
-	}
+	if (*why == '!')
+		let_go();
 	if (!reap(pid)) {
-		for_each_dm(dm_open);
-		for_each_dm(dm_break);
+		let_go();
 		if (*why != '!')
 			snprintf(why, len, "!its process did not end");
 		kill(pid, SIGKILL);
