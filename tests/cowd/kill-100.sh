@@ -35,6 +35,7 @@ serve_again()
 	fi
 }
 
+export LOAD_ZEROES=1
 overlay $((48 + (times < 40 ? times : 40) * 6)) 24
 cowd -p "$plugin" mydev "$image" || die "cowd"
 load_start

@@ -17,11 +17,15 @@
  * other's blocks, but no two of them the same sectors.  In the upper half one
  * thread goes from block to block and writes to each for the first time.
  * Another one flushes.  LOAD_PACE=N makes it wait N times as long between two I/Os.
- * With LOAD_WARM each hot block is written to once before all that.
+ * With LOAD_WARM each hot block is written to once before all that.  With LOAD_ZEROES
+ * one more thread writes zeroes and discards among the hot ones, and whole blocks in
+ * the last quarter of the lower half, which is its own.  What was discarded reads as
+ * zeroes, or as what was written last: never as what was there before.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/fs.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -30,6 +34,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -39,10 +44,16 @@
 #define GROUP		32u	/* sectors that belong to one thread */
 #define FRESH		128u	/* sectors: one first write in each */
 #define THREADS		4
+#define WIDE		2048u	/* sectors: the most that are discarded at once */
 #define PACE_NS		(15 * 1000 * 1000)
 #define HOT_NS		(4 * 1000 * 1000)	/* the machine has more to do */
 #define NS_PER_S	1000000000ULL
 #define MAGIC		0x6c6f61642d636f77ULL
+
+/* Of a sector's version. */
+#define ZEROED		(1u << 31)
+#define DISCARDED	(1u << 30)
+#define WRITES		(DISCARDED - 1)
 
 struct stamp {
 	uint64_t magic, sector, version, check;
@@ -51,7 +62,7 @@ struct stamp {
 struct state {
 	uint64_t magic;
 	uint64_t sectors, filled, seed;
-	_Atomic uint64_t reads, writes, firsts, flushes;
+	_Atomic uint64_t reads, writes, firsts, flushes, zeroes, discards;
 	_Atomic uint64_t errors;
 	_Atomic uint64_t warm;		/* threads that have written to all of theirs once */
 	_Atomic uint64_t hot[THREADS];	/* I/Os of each in the lower half since */
@@ -94,14 +105,17 @@ static void stamp_make(uint8_t *p, uint64_t sector, uint64_t version)
 }
 
 static bool is_right(const struct state *st, const uint8_t *p, uint64_t sector,
-		     uint64_t version)
+		     uint32_t version)
 {
 	static const uint8_t zeroes[SECTOR];
+	bool is_zero = !memcmp(p, zeroes, SECTOR);
 	uint8_t want[SECTOR];
 
-	if (!version && sector >= st->filled)
-		return !memcmp(p, zeroes, SECTOR);
-	stamp_make(want, sector, version);
+	if (version & ZEROED || (!(version & WRITES) && sector >= st->filled))
+		return is_zero;
+	if (version & DISCARDED && is_zero)
+		return true;
+	stamp_make(want, sector, version & WRITES);
 	return !memcmp(p, want, SECTOR);
 }
 
@@ -111,9 +125,11 @@ static void say_wrong(struct state *st, const uint8_t *p, uint64_t sector)
 
 	memcpy(&s, p, sizeof(s));
 	st->errors++;
-	fprintf(stderr, "load: sector %" PRIu64 " wants version %u, holds %s of sector %" PRIu64 " version %" PRIu64 "\n",
-		sector, st->version[sector], s.magic == MAGIC ? "a stamp" : "no stamp",
-		s.sector, s.version);
+	fprintf(stderr, "load: sector %" PRIu64 " wants version %u%s%s, holds %s of sector %" PRIu64 " version %" PRIu64 "\n",
+		sector, st->version[sector] & WRITES,
+		st->version[sector] & ZEROED ? ", zeroed" : "",
+		st->version[sector] & DISCARDED ? ", discarded" : "",
+		s.magic == MAGIC ? "a stamp" : "no stamp", s.sector, s.version);
 }
 
 static void check(struct state *st, const uint8_t *p, uint64_t sector,
@@ -172,17 +188,47 @@ static void write_some(struct worker *w, uint64_t sector, unsigned int count)
 {
 	uint64_t began = now_us();
 	size_t len = count * SECTOR;
+	uint32_t *version = w->st->version + sector;
 	unsigned int i;
 
-	for (i = 0; i < count; i++)
-		stamp_make(w->buf + i * SECTOR, sector + i,
-			   ++w->st->version[sector + i]);
+	for (i = 0; i < count; i++) {
+		version[i] = (version[i] & WRITES) + 1;
+		stamp_make(w->buf + i * SECTOR, sector + i, version[i]);
+	}
 	if (pwrite(w->fd, w->buf, len, (off_t)(sector * SECTOR)) != (ssize_t)len) {
 		io_failed(w->st, "write", sector);
 		return;
 	}
 	note_time(w->st, began);
 	w->st->writes++;
+}
+
+static void zero_some(struct worker *w, uint64_t sector, unsigned int count)
+{
+	uint64_t range[2] = { sector * SECTOR, (uint64_t)count * SECTOR };
+	unsigned int i;
+
+	if (ioctl(w->fd, BLKZEROOUT, range)) {
+		io_failed(w->st, "write zeroes", sector);
+		return;
+	}
+	for (i = 0; i < count; i++)
+		w->st->version[sector + i] |= ZEROED;
+	w->st->zeroes++;
+}
+
+static void discard_some(struct worker *w, uint64_t sector, unsigned int count)
+{
+	uint64_t range[2] = { sector * SECTOR, (uint64_t)count * SECTOR };
+	unsigned int i;
+
+	if (ioctl(w->fd, BLKDISCARD, range) && errno != EOPNOTSUPP) {
+		io_failed(w->st, "discard", sector);
+		return;
+	}
+	for (i = 0; i < count; i++)
+		w->st->version[sector + i] |= DISCARDED;
+	w->st->discards++;
 }
 
 /* ---- threads ------------------------------------------------------------ */
@@ -207,31 +253,49 @@ static void pause_ns(uint64_t ns)
 	nanosleep(&ts, NULL);
 }
 
-static void warm(struct worker *w, uint64_t groups)
+/* The first sector of those that the thread for zeroes has for itself. */
+static uint64_t first_wide(const struct state *st)
+{
+	return st->sectors * 3 / 8;
+}
+
+/* What each thread has among the others', in groups of which it has every fifth. */
+static uint64_t nr_groups(const struct state *st)
+{
+	return first_wide(st) / GROUP / (THREADS + 1);
+}
+
+static uint64_t sector_of(const struct worker *w, uint64_t group)
+{
+	unsigned int stripe = w->number < THREADS ? w->number : THREADS;
+
+	return (group * (THREADS + 1) + stripe) * GROUP;
+}
+
+static void warm(struct worker *w)
 {
 	uint64_t g;
 
-	for (g = 0; !stopped && g < groups; g++)
-		write_some(w, (g * THREADS + w->number) * GROUP, GROUP);
+	for (g = 0; !stopped && g < nr_groups(w->st); g++)
+		write_some(w, sector_of(w, g), GROUP);
 	w->st->warm++;
 }
 
 static void *run_hot(void *data)
 {
 	struct worker *w = data;
-	uint64_t groups = w->st->sectors / 2 / GROUP / THREADS;
 
 	if (getenv("LOAD_WARM"))
-		warm(w, groups);
+		warm(w);
 	while (!stopped) {
-		uint64_t group = next_random(w) % groups * THREADS + w->number;
+		uint64_t sector = sector_of(w, next_random(w) % nr_groups(w->st));
 		unsigned int first = (unsigned int)(next_random(w) % GROUP);
 		unsigned int count = 1 + (unsigned int)(next_random(w) % (GROUP - first));
 
 		if (next_random(w) % 3)
-			read_some(w, group * GROUP + first, count);
+			read_some(w, sector + first, count);
 		else
-			write_some(w, group * GROUP + first, count);
+			write_some(w, sector + first, count);
 		w->st->hot[w->number]++;
 		pause_ns(HOT_NS);
 	}
@@ -249,6 +313,48 @@ static void *run_fresh(void *data)
 		read_some(w, at, FRESH);
 		w->st->firsts++;
 		pause_ns(PACE_NS);
+	}
+	return NULL;
+}
+
+/* Half of the changes begin and end with a block, whatever its size. */
+static void change_some(struct worker *w)
+{
+	uint64_t base = first_wide(w->st), wide = w->st->sectors / 2 - base;
+	uint64_t grain = next_random(w) % 2 ? FRESH : 1;
+	uint64_t sector = base + next_random(w) % (wide - WIDE - FRESH);
+	unsigned int count = 1 + (unsigned int)(next_random(w) % WIDE);
+
+	sector = (sector + grain - 1) / grain * grain;
+	count = (unsigned int)((count + grain - 1) / grain * grain);
+	switch (next_random(w) % 4) {
+	case 0:
+		zero_some(w, sector, count);
+		break;
+	case 1:
+		discard_some(w, sector, count);
+		break;
+	default:
+		write_some(w, sector, count < FRESH ? count : FRESH);
+	}
+	read_some(w, sector, count < FRESH ? count : FRESH);
+}
+
+static void *run_zeroes(void *data)
+{
+	struct worker *w = data;
+
+	while (!stopped) {
+		uint64_t sector = sector_of(w, next_random(w) % nr_groups(w->st));
+		unsigned int count = 1 + (unsigned int)(next_random(w) % GROUP);
+
+		if (next_random(w) % 2)
+			zero_some(w, sector, count);
+		else
+			write_some(w, sector, count);
+		read_some(w, sector, count);
+		change_some(w);
+		pause_ns(HOT_NS);
 	}
 	return NULL;
 }
@@ -278,15 +384,15 @@ static void start_thread(pthread_t *thread, struct worker *w, struct state *st,
 
 static void run_threads(struct state *st, int fd)
 {
-	struct worker workers[THREADS + 2];
-	pthread_t threads[THREADS + 2];
-	unsigned int i;
+	static void *(*const others[])(void *) = { run_fresh, run_flush, run_zeroes };
+	unsigned int nr = THREADS + (getenv("LOAD_ZEROES") ? 3 : 2), i;
+	struct worker workers[THREADS + 3];
+	pthread_t threads[THREADS + 3];
 
-	for (i = 0; i < THREADS + 2; i++)
+	for (i = 0; i < nr; i++)
 		start_thread(&threads[i], &workers[i], st, fd, i,
-			     i < THREADS ? run_hot :
-			     i == THREADS ? run_fresh : run_flush);
-	for (i = 0; i < THREADS + 2; i++)
+			     i < THREADS ? run_hot : others[i - THREADS]);
+	for (i = 0; i < nr; i++)
 		pthread_join(threads[i], NULL);
 }
 
@@ -340,9 +446,9 @@ static uint64_t least_hot(struct state *st)
 
 static void print_count(struct state *st)
 {
-	printf("total=%" PRIu64 " reads=%" PRIu64 " writes=%" PRIu64 " hot=%" PRIu64 " firsts=%" PRIu64 " flushes=%" PRIu64 " slowest_ms=%" PRIu64 " warm=%" PRIu64 " errors=%" PRIu64 "\n",
+	printf("total=%" PRIu64 " reads=%" PRIu64 " writes=%" PRIu64 " hot=%" PRIu64 " firsts=%" PRIu64 " flushes=%" PRIu64 " zeroes=%" PRIu64 " discards=%" PRIu64 " slowest_ms=%" PRIu64 " warm=%" PRIu64 " errors=%" PRIu64 "\n",
 	       st->reads + st->writes, st->reads, st->writes, least_hot(st), st->firsts,
-	       st->flushes, st->slowest_us / 1000, st->warm, st->errors);
+	       st->flushes, st->zeroes, st->discards, st->slowest_us / 1000, st->warm, st->errors);
 }
 
 static int fill(const char *path, uint64_t mib)

@@ -8,6 +8,7 @@
 arguments "$@"
 : "${times:=${long:+300}}" "${times:=20}"
 
+export LOAD_ZEROES=1
 overlay 64 16
 cowd -p dscow mydev a.dscow || die "cowd"
 load_start
