@@ -181,6 +181,7 @@ int qcow2_commit(void *handle)
 	}
 	f->cleared = end;
 	f->committing = f->count;
+	qcow2_moved_commit(d);
 	d->changed = false;
 	return 0;
 }
@@ -281,6 +282,7 @@ void qcow2_committed(void *handle, int status)
 	struct qcow2_freed *f = &d->freed;
 	uint32_t i;
 
+	qcow2_moved_committed(d, status);
 	/* A table that was not written stays dirty: the next commit does. */
 	if (status) {
 		f->committing = f->safe;

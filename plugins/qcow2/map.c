@@ -273,35 +273,6 @@ static void answer(const struct view *v, const struct spot *s,
 
 /* --- Reads ---------------------------------------------------------------- */
 
-/*
- * A cluster of subclusters may lie, whole, in a place that only our memory tells of: one
- * that was unpacked, or moved, for the sake of a part of it.  The kernel remembers LINEAR
- * over our death, and tells nobody of what is written there: first the entry is made
- * durable.
- */
-static int have_durable(struct view *v, uint64_t first, uint64_t end)
-{
-	uint64_t cluster = first >> v->d->g.sub_bits, n;
-	uint64_t last = (end - 1) >> v->d->g.sub_bits;
-	struct qcow2_l2 l2;
-	char *at;
-	int ret = 0;
-
-	for (; !ret && v->d->g.extended && cluster <= last; cluster += n) {
-		ret = qcow2_l2_get(v->d, cluster, &l2);
-		if (ret)
-			return ret;
-		n = num_min(last + 1, l2.first + l2.count) - cluster;
-		if (!l2.table)
-			continue;
-		at = (char *)l2.entries + (cluster - l2.first) * v->d->g.entry_size;
-		ret = cow_commit_table_first(l2.table,
-			(uint32_t)(at - (char *)cow_table_data(l2.table)),
-			(uint32_t)(n * v->d->g.entry_size));
-	}
-	return ret;
-}
-
 static int map_read(struct qcow2 *d, struct view *v,
 		    const struct cow_query *q, struct cow_mapping *m)
 {
@@ -323,10 +294,14 @@ static int map_read(struct qcow2 *d, struct view *v,
 			end = e;
 		}
 	}
-	if (!ret && at.kind == COW_KIND_LINEAR && d->writable)
-		ret = have_durable(v, first, end);
 	if (ret)
 		return ret;
+	if (at.kind == COW_KIND_LINEAR &&
+	    qcow2_moved_trim(d, q->first, &first, &end)) {
+		answer(v, &at, q, first, end, m);
+		m->flags = COW_MAPPING_ONCE;
+		return 0;
+	}
 	answer(v, &at, q, first, end, m);
 	m->flags = writable ? COW_MAPPING_WRITABLE : 0;
 	return 0;
@@ -476,10 +451,9 @@ static int map_in_place(struct view *v, const struct cow_query *q,
 		return cow_error(v->d->img, -EIO,
 			"the cluster at offset %llu is marked as used once, but its refcount is not 1; the image is damaged: check and repair it",
 			(unsigned long long)at->offset);
-	if (at->kind == COW_KIND_LINEAR)
-		ret = have_durable(v, first, end);
-	if (ret)
-		return ret;
+	if (at->kind == COW_KIND_LINEAR &&
+	    qcow2_moved_trim(v->d, q->first, &first, &end))
+		return cow_commit_first(v->d->img);
 	answer(v, at, q, first, end, m);
 	m->flags = at->kind == COW_KIND_LINEAR ? COW_MAPPING_WRITABLE : 0;
 	return 0;

@@ -186,6 +186,7 @@ void qcow2_close(void *handle)
 	struct qcow2 *d = handle;
 
 	qcow2_buffers_free(d);
+	qcow2_moved_free(d);
 	qcow2_pending_free(d);
 	qcow2_freed_free(d);
 	free(d->alloc.left);

@@ -105,6 +105,14 @@ struct qcow2_freed {
 	uint64_t nr_clusters;		/* in reusable */
 };
 
+/* moved.c: clusters.  [0, committing): the commit on its way writes them. */
+struct qcow2_moved {
+	uint64_t *clusters;
+	uint32_t count;
+	uint32_t committing;
+	bool full, full_committing;	/* there were more: it may be any */
+};
+
 struct qcow2_alloc {
 	bool device;		/* a block device: cannot grow */
 	bool unverified;	/* what is counted as free may be in use */
@@ -138,6 +146,7 @@ struct qcow2 {
 	struct qcow2_alloc alloc;
 	struct qcow2_reserved reserved;
 	struct qcow2_freed freed;
+	struct qcow2_moved moved;
 	/* ->read() and cow_work() only: they run in another thread. */
 	uint8_t *packed, *unpacked;
 };
@@ -251,6 +260,21 @@ void qcow2_pending_add(struct qcow2 *d, uint64_t guest, uint64_t host,
 		       uint64_t mask);
 /* The cluster needs no place any more. */
 void qcow2_pending_drop(struct qcow2 *d, uint64_t cluster);
+
+/* --- moved.c -------------------------------------------------------------- */
+
+int qcow2_moved_init(struct qcow2 *d);
+void qcow2_moved_free(struct qcow2 *d);
+/* The cluster stands, whole, at another place than durable metadata says. */
+void qcow2_moved_add(struct qcow2 *d, uint64_t cluster);
+/*
+ * Is the block's cluster such a one?  The run [*first, *end) of blocks around
+ * it is cut: to that cluster, or to where no such one is.
+ */
+bool qcow2_moved_trim(const struct qcow2 *d, uint64_t block, uint64_t *first,
+		      uint64_t *end);
+void qcow2_moved_commit(struct qcow2 *d);
+void qcow2_moved_committed(struct qcow2 *d, int status);
 
 /* --- freed.c -------------------------------------------------------------- */
 

@@ -505,6 +505,8 @@ int qcow2_prepare_write(struct qcow2 *d)
 	if (!ret)
 		ret = qcow2_pending_init(d);
 	if (!ret)
+		ret = qcow2_moved_init(d);
+	if (!ret)
 		ret = mark_lazy(d);
 	return ret;
 }

@@ -79,8 +79,8 @@ static int check_block(struct qcow2 *d, const struct qcow2_l2 *l2,
 }
 
 /* The entry of a cluster that stands at place now, for one block of it. */
-static void move_entry(struct qcow2 *d, struct qcow2_entry *e, uint64_t place,
-		       uint32_t bit)
+static void move_entry(struct qcow2 *d, uint64_t cluster,
+		       struct qcow2_entry *e, uint64_t place, uint32_t bit)
 {
 	struct qcow2_entry old = *e;
 
@@ -92,8 +92,10 @@ static void move_entry(struct qcow2 *d, struct qcow2_entry *e, uint64_t place,
 		.zero = old.zero & ~bit,
 	};
 	/* unshare.c has put all of it there. */
-	if (qcow2_must_fill(d, &old))
+	if (qcow2_must_fill(d, &old)) {
 		e->alloc |= old.compressed ? UINT32_MAX : old.alloc;
+		qcow2_moved_add(d, cluster);
+	}
 	qcow2_give_up_entry(d, &old);
 }
 
@@ -121,7 +123,7 @@ static int copied_block(struct qcow2 *d, const struct qcow2_l2 *l2,
 	} else {
 		if (!d->g.data_file)
 			qcow2_refs_set(d, &r, qcow2_cluster(d, place), 1);
-		move_entry(d, &e, place, bit);
+		move_entry(d, cluster, &e, place, bit);
 		qcow2_pending_drop(d, cluster);
 	}
 	qcow2_l2_put(d, l2, cluster, &e);
@@ -228,6 +230,7 @@ static int unpack_rest(struct qcow2 *d, uint64_t cluster,
 		return ret;
 	qcow2_refs_set(d, &r, host, 1);
 	qcow2_pending_drop(d, cluster);
+	qcow2_moved_add(d, cluster);
 	new->host = qcow2_bytes(d, host);
 	new->copied = true;
 	new->compressed = false;

@@ -320,6 +320,7 @@ static void check(struct cow_chain *c, bool leaks)
 }
 
 #define DIRTY_AT 79		/* the byte of qcow2's dirty bit */
+#define L1_TABLE_AT	40
 #define REFTABLE_AT 48		/* where its refcount table is */
 
 /* Is it marked?  Only then may counts be wrong. */
@@ -488,16 +489,12 @@ static int kernel_write(uint8_t byte, uint64_t len, uint64_t offset)
 	return ret;
 }
 
-static int kernel_flush(void)
+/* All that was copied since the last flush. */
+static int kernel_tell(void)
 {
-	struct cow_request commit = {
-		.op = COW_OP_COMMIT, .flags = COW_REQ_DATA_DURABLE,
-	};
 	uint64_t i;
 	int ret = 0;
 
-	for (i = 0; i < info.nr_files; i++)
-		fdatasync(fd_of((uint32_t)i));
 	for (i = 0; !ret && places && i < info.nr_blocks; i++) {
 		struct cow_request copied = {
 			.op = COW_OP_COPIED, .first = i, .count = 1,
@@ -507,6 +504,20 @@ static int kernel_flush(void)
 		if (places[i].copied)
 			ret = cow_call(chain, &copied);
 	}
+	return ret;
+}
+
+static int kernel_flush(void)
+{
+	struct cow_request commit = {
+		.op = COW_OP_COMMIT, .flags = COW_REQ_DATA_DURABLE,
+	};
+	uint64_t i;
+	int ret;
+
+	for (i = 0; i < info.nr_files; i++)
+		fdatasync(fd_of((uint32_t)i));
+	ret = kernel_tell();
 	if (!ret)
 		ret = cow_call(chain, &commit);
 	for (i = 0; !ret && places && i < info.nr_blocks; i++)
@@ -1378,41 +1389,106 @@ static void a_failed_sync_of_a_plugin_holds_the_commit(void)
 	check_closed(false);
 }
 
+/* After a first write of its neighbours that no commit covers: committed data is read. */
+static void a_commit_that_is_held_holds_no_read(void)
+{
+	make_plain();
+	MUST(!system(variant->compressed));
+	disk_watch("image");
+	open_image();
+	MUST(!kernel_write('c', SECTOR, 2 * MIB));
+	MUST(!kernel_flush());
+	MUST(!kernel_write('a', SECTOR, MIB));
+	MUST(!kernel_write('b', SECTOR, 3 * MIB));
+	MUST(!kernel_tell());
+	disk_break_sync();
+	MUST(cow_flush(chain) == -EIO);
+	MUST(!ask(2 * MIB / info.block_size, 0));
+	MUST(answer.kind == COW_KIND_LINEAR);
+	MUST(!(answer.flags & COW_MAPPING_ONCE));
+	disk_release();
+	MUST(!kernel_flush());
+	close_image();
+	check_closed(false);
+}
+
+static bool told_once(uint64_t block)
+{
+	MUST(!ask(block, 0));
+	MUST(answer.kind == COW_KIND_LINEAR);
+	return answer.flags & COW_MAPPING_ONCE;
+}
+
+/* Killed, and opened again: the block stands where the answer said. */
+static void outlives_a_kill(uint64_t block)
+{
+	uint64_t place;
+
+	MUST(answer.kind == COW_KIND_LINEAR);
+	place = answer.offset + (block - answer.first) * info.block_size;
+	disk_kill_from(0);
+	close_image();
+	disk_kill_from(DISK_NEVER);
+	open_image();
+	MUST(!ask(block, 0));
+	MUST(answer.kind == COW_KIND_LINEAR);
+	MUST(place == answer.offset + (block - answer.first) * info.block_size);
+	close_image();
+	check_closed(true);
+}
+
+static void discard_a_part(bool shared)
+{
+	struct cow_request discard = {
+		.op = COW_OP_DISCARD, .first = 0, .count = 8,
+	};
+
+	make_plain();
+	MUST(!system(variant->compressed));
+	MUST(!shared || !system("qemu-img snapshot -c s image"));
+	disk_watch("image");
+	open_image();
+	MUST(!cow_call(chain, &discard));
+}
+
 /*
  * Part of a compressed cluster is discarded, the rest unpacked.  Where that lies is told to
  * the kernel, which remembers it, when whoever comes after a kill finds it there as well.
  */
 static void a_place_that_is_told_outlives_a_kill(void)
 {
-	struct cow_request discard = {
-		.op = COW_OP_DISCARD, .first = 0, .count = 8,
-	};
-	struct place p;
-	uint32_t how;
+	if (!strstr(variant->name, "subclusters"))
+		return;
+	discard_a_part(false);
+	MUST(told_once(20));
+	MUST(!kernel_flush());
+	MUST(!told_once(20));
+	outlives_a_kill(20);
+
+	discard_a_part(false);
+	MUST(!ask(20, COW_QUERY_WRITE));
+	outlives_a_kill(20);
+}
+
+/* The same, but its L2 table is durable, and the L1 entry that leads there is not. */
+static void a_place_is_told_when_all_that_leads_to_it_is_durable(void)
+{
+	be64 l1;
+	int fd;
 
 	if (!strstr(variant->name, "subclusters"))
 		return;
-	for (how = 0; how < 2; how++) {
-		make_plain();
-		MUST(!system(variant->compressed));
-		disk_watch("image");
-		open_image();
-		MUST(!cow_call(chain, &discard));
-		MUST(!ask(20, how ? COW_QUERY_WRITE : 0));
-		MUST(answer.kind == COW_KIND_LINEAR);
-		p.offset = answer.offset +
-			   (20 - answer.first) * info.block_size;
-		disk_kill_from(0);
-		close_image();
-		disk_kill_from(DISK_NEVER);
-		open_image();
-		MUST(!ask(20, 0));
-		MUST(answer.kind == COW_KIND_LINEAR);
-		MUST(p.offset == answer.offset +
-				 (20 - answer.first) * info.block_size);
-		close_image();
-		check_closed(true);
-	}
+	discard_a_part(true);
+	fd = open("image", O_RDONLY);
+	MUST(fd >= 0 && !file_pread_all(fd, &l1, sizeof(l1), L1_TABLE_AT));
+	close(fd);
+	disk_break(be64_get(l1), SECTOR);
+	MUST(cow_flush(chain) == -EIO);
+	MUST(ask(20, COW_QUERY_WRITE) == -EIO);
+	MUST(told_once(20));
+	disk_break(0, 0);
+	MUST(!ask(20, COW_QUERY_WRITE));
+	outlives_a_kill(20);
 }
 
 /* --- No space --------------------------------------------------------------- */
@@ -1650,7 +1726,9 @@ static const struct test {
 	T(space_is_bounded_under_fsync_churn),
 	T(a_compressed_cluster_partly_overwritten_keeps_the_rest),
 	T(a_failed_sync_of_a_plugin_holds_the_commit),
+	T(a_commit_that_is_held_holds_no_read),
 	T(a_place_that_is_told_outlives_a_kill),
+	T(a_place_is_told_when_all_that_leads_to_it_is_durable),
 	T(space_runs_out_at_each_step),
 	T(space_that_is_not_reserved_runs_out_at_each_step),
 	T(a_commit_has_its_space_before),
@@ -1689,7 +1767,9 @@ static bool is_compression(const struct test *t)
 {
 	return t->run == a_compressed_cluster_partly_overwritten_keeps_the_rest ||
 	       t->run == a_failed_sync_of_a_plugin_holds_the_commit ||
-	       t->run == a_place_that_is_told_outlives_a_kill;
+	       t->run == a_commit_that_is_held_holds_no_read ||
+	       t->run == a_place_that_is_told_outlives_a_kill ||
+	       t->run == a_place_is_told_when_all_that_leads_to_it_is_durable;
 }
 
 int main(int argc, char **argv)
