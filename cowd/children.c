@@ -4,12 +4,14 @@
  * time for what may have to wait for I/O to the device.
  *
  * What must hold: a child holds nothing of the parent's that it does not need,
- * for it may get stuck with it; waiting for one is bounded.
+ * for it may get stuck with it; waiting for one is bounded; none outlives the
+ * parent: the worker ends when their socket is closed, a helper is killed.
  */
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -27,11 +29,13 @@
 static bool ended_with(pid_t pid, int ms, int *status)
 {
 	int64_t end = clock_now_ms() + ms;
+	int step = 1;	/* a suspended device waits for us, too */
 
 	while (waitpid(pid, status, WNOHANG) != pid) {
 		if (clock_now_ms() >= end)
 			return false;
-		clock_sleep_ms(10);
+		clock_sleep_ms(step);
+		step = step < 10 ? step + 1 : 10;
 	}
 	return true;
 }
@@ -97,8 +101,16 @@ void worker_stop(void)
 
 /* ---- helper -------------------------------------------------------------- */
 
+/* Killed with its parent: a suspended device that nobody resumes must not be left. */
+static void end_with(pid_t parent_pid)
+{
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() != parent_pid)
+		_exit(EINTR);
+}
+
 int helper_start(int (*work)(const char *name))
 {
+	pid_t self = getpid();
 	sigset_t none;
 
 	parent.helper = fork();
@@ -108,6 +120,7 @@ int helper_start(int (*work)(const char *name))
 	}
 	if (parent.helper)
 		return 0;
+	end_with(self);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	close(parent.sock);

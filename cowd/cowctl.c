@@ -592,6 +592,8 @@ int main(int argc, char **argv)
 	bool json = false, force = false;
 	int c;
 
+	/* A sentence goes out as a whole, whoever else speaks. */
+	setvbuf(stderr, NULL, _IOLBF, BUFSIZ);
 	while ((c = getopt_long(argc, argv, "jfhV", long_options, NULL)) != -1) {
 		switch (c) {
 		case 'j':

@@ -134,8 +134,7 @@ static void find_features(void)
 	o->timeout_s = now.timeout_s;
 }
 
-/* What the table did not say, by messages. */
-static void set_features(struct cowd_options *o)
+static int set_policy(struct cowd_options *o)
 {
 	static const char *const names[] = {
 		[DMU_POLICY_QUEUE] = "queue",
@@ -150,8 +149,6 @@ static void set_features(struct cowd_options *o)
 	else
 		snprintf(text, sizeof(text), "policy %s", names[o->policy]);
 	err = dmu_device_message(o->name, text);
-	if (!err && !o->no_space_wait)	/* a table says only the other */
-		err = dmu_device_message(o->name, "no_space fail");
 	if (!err && o->policy_held) {
 		o->policy_held = false;
 		err = cowd_record_write(&parent.record, o, parent.worker);
@@ -159,6 +156,20 @@ static void set_features(struct cowd_options *o)
 	if (err)
 		cowd_log(COWD_WARNING, "%s: %s: %s", o->name, text,
 			 strerror(-err));
+	return err;
+}
+
+/* What the table did not say, by messages. */
+static void set_features(struct cowd_options *o)
+{
+	int err = set_policy(o);
+
+	if (!err && !o->no_space_wait) {	/* a table says only the other */
+		err = dmu_device_message(o->name, "no_space fail");
+		if (err)
+			cowd_log(COWD_WARNING, "%s: no_space fail: %s", o->name,
+				 strerror(-err));
+	}
 }
 
 /* ---- make, take over ----------------------------------------------------- */
@@ -359,5 +370,7 @@ void device_undo(void)
 {
 	if (parent.created)
 		remove_created();
+	else if (parent.options->policy_held && !device_is_gone())
+		set_policy(parent.options);	/* that of its users, until it is served */
 	dmu_udev_wait(parent.cookie, 1000);
 }

@@ -22,7 +22,7 @@
  *  S6  From a COPIED until libcow is done with it no mapping is given out that
  *	overlaps it, as libcow does not know yet where these blocks live; and none at
  *	all while one of the replay's is under way, as libcow does not know either
- *	which places are taken.
+ *	which places are taken; nor is anything committed then.
  *  S7  The scratch file, when it is full, is emptied as if it were a discard of its
  *	blocks: from the INVALIDATE on no mapping is given out that overlaps them, and
  *	it is emptied after INVALIDATED, when nobody can read from it any more.
@@ -44,7 +44,7 @@
 #define BATCH		64	/* events read at once */
 #define MAX_WAITING	64
 #define MANY_DEFERRED	2048	/* with so many, and no room, nothing more is read */
-#define FIRST_DEFERRED	256
+#define FIRST_DEFERRED	4096	/* from the start: memory may be short later */
 #define NR_RECENT	32
 #define MAX_TRIES	64	/* halving the largest extent takes 25 */
 #define TRY_WIDER	64	/* answers taken, until one of twice the width is tried */
@@ -57,6 +57,7 @@
 #define COMMIT_MS	5000	/* between commits that nobody asked for */
 #define COMMIT_MAX_MS	40000	/* the same when there was nothing to commit */
 #define EV_SCRATCH	0	/* no event of the kernel's: S7 */
+#define EV_WAITED	(1u << 31)	/* a flag of ours: MAP that was put off for want of room */
 
 enum slot_step {
 	SLOT_FREE = 0,
@@ -64,7 +65,7 @@ enum slot_step {
 	SLOT_AGAIN,		/* to be submitted (on) */
 	SLOT_SENT,		/* answered or covered; until the batch is taken */
 	SLOT_INVALIDATING,	/* waits for INVALIDATED */
-	SLOT_BEHIND_COPIED,	/* a discard that waits for S3 */
+	SLOT_BEHIND_COPIED,	/* a discard that waits for S3, a FLUSH for S6 */
 	SLOT_COMMITTING,	/* a discard that waits for S5 */
 	SLOT_REPLAY_AGAIN,	/* a COPIED that waits for its next try: S6 */
 };
@@ -250,7 +251,7 @@ static void refuse_event(struct cowd_serve *s, const struct dmu_event *event)
 /* The ring becomes twice as large, and begins at its start. */
 static bool grow_deferred(struct cowd_serve *s)
 {
-	unsigned int i, room = s->room_deferred ? s->room_deferred * 2 : FIRST_DEFERRED;
+	unsigned int i, room = s->room_deferred * 2;
 	struct dmu_event *events = calloc(room, sizeof(*events));
 
 	if (!events)
@@ -611,15 +612,15 @@ static void copied_submit(struct slot *slot)
 	slot->req.count = event->count;
 	slot->req.file = event->dev;
 	slot->req.offset = event->sector * COW_SECTOR_SIZE;
-	submit(slot, COW_OP_COPIED, 0);
+	submit(slot, COW_OP_COPIED, slot->replayed ? COW_REQ_AGAIN : 0);
 }
 
-/* S3: discards that waited for a COPIED may begin. */
+/* S3, S6: what waited for a COPIED may begin. */
 static void retry_behind_copied(struct cowd_serve *s)
 {
 	unsigned int i;
 
-	for (i = 0; s->nr_changes && i < NR_SLOTS; i++)
+	for (i = 0; i < NR_SLOTS; i++)
 		if (s->slots[i].step == SLOT_BEHIND_COPIED)
 			again(&s->slots[i]);
 }
@@ -751,6 +752,15 @@ static void tell_lost(struct cowd_serve *s)
 	lost(s);
 }
 
+/* S6: what was copied before is part of it. */
+static void flush_submit(struct slot *slot)
+{
+	if (slot->serve->nr_replayed)
+		slot->step = SLOT_BEHIND_COPIED;
+	else
+		submit(slot, COW_OP_COMMIT, COW_REQ_DATA_DURABLE);
+}
+
 static void commit_done(struct slot *slot, int status)
 {
 	struct cowd_serve *s = slot->serve;
@@ -880,7 +890,7 @@ static void slot_submit(struct slot *slot)
 		copied_submit(slot);
 		break;
 	case DMU_EV_FLUSH:
-		submit(slot, COW_OP_COMMIT, COW_REQ_DATA_DURABLE);
+		flush_submit(slot);
 		break;
 	default:
 		discard_submit(slot);
@@ -1162,6 +1172,7 @@ static void no_room(struct slot *slot)
 		check_fatal(s, dmu_request_commit(s->channel, 0));
 	}
 	slot_free(slot);
+	slot->event.flags |= EV_WAITED;
 	defer(s, &slot->event);
 }
 
@@ -1286,13 +1297,13 @@ static void map_taken(const struct slot *slot)
 	s->nr_taken = 0;
 }
 
-/* One that failed, or that is owed no more, waits for no room any more. */
+/* One that failed, or that is owed no more, waits for no room any more, if it did. */
 static void map_settled(const struct slot *slot)
 {
-	if (slot->failed || slot->late)
-		slot->serve->no_room_since = 0;
-	else
+	if (!slot->failed && !slot->late)
 		map_taken(slot);
+	else if (slot->event.flags & EV_WAITED)
+		slot->serve->no_room_since = 0;
 }
 
 /*
@@ -1499,10 +1510,17 @@ int cowd_serve_new(struct cow_chain *chain, int fd, struct cowd_serve **serve)
 	s->nr_since_room = ROOM_SELDOM;
 	for (i = 0; i < NR_SLOTS; i++)
 		s->slots[i].serve = s;
+	s->room_deferred = FIRST_DEFERRED;
+	s->deferred = calloc(s->room_deferred, sizeof(*s->deferred));
+	if (!s->deferred) {
+		free(s);
+		return -ENOMEM;
+	}
 	bits = info.writable ? num_min(info.nr_blocks, DMU_MAX_COW_BLOCKS) : 0;
 	err = dmu_channel_open(fd, BATCH, NR_SLOTS, DMU_BITMAP_LEN(bits),
 			       on_refused, s, &s->channel);
 	if (err) {
+		free(s->deferred);
 		free(s);
 		return err;
 	}

@@ -26,6 +26,19 @@
 #define MAX_REQUESTS	512
 #define NR_BLOCKS	1000
 
+/* ---- memory ------------------------------------------------------------- */
+
+static unsigned int nr_allocated;
+
+void *__real_calloc(size_t n, size_t size);
+void *__wrap_calloc(size_t n, size_t size);
+
+void *__wrap_calloc(size_t n, size_t size)
+{
+	nr_allocated++;
+	return __real_calloc(n, size);
+}
+
 /* ---- the kernel --------------------------------------------------------- */
 
 static struct {
@@ -171,7 +184,7 @@ static struct {
 	uint64_t failed_syncs;
 	struct cow_request *requests[MAX_REQUESTS];	/* not done yet */
 	unsigned int nr_requests, nr_maps;
-	unsigned int nr_discards;
+	unsigned int nr_discards, nr_commits;
 	struct dmu_extent scratch;	/* that is full */
 	unsigned int nr_emptied;
 } cow;
@@ -218,6 +231,7 @@ void cow_submit(struct cow_chain *chain, struct cow_request *req)
 	(void)chain;
 	cow.nr_maps += req->op == COW_OP_MAP;
 	cow.nr_discards += req->op == COW_OP_DISCARD;
+	cow.nr_commits += req->op == COW_OP_COMMIT;
 	if (req->op == COW_OP_COMMIT)
 		assert_true(req->flags & COW_REQ_DATA_DURABLE);
 	if (cow.at_once && req->op == COW_OP_MAP) {
@@ -1095,6 +1109,28 @@ static void replay_that_fails_gives_no_answer(void **state)
 	assert_int_equal(replied(DMU_RE_MAP, 7, NULL), 1);
 }
 
+/* Nothing is committed before that, and then all of it. */
+static void flush_waits_for_the_replay(void **state)
+{
+	struct dmu_reply reply;
+	unsigned int i;
+
+	event(DMU_EV_COPIED, 0, 0, 10, 5);
+	event(DMU_EV_REPLAY_END, 0, 0, 0, 0);
+	event(DMU_EV_FLUSH, 0, 9, 0, 0);
+	cow.copied_status = -ENOSPC;
+	for (i = 0; i < 20; i++) {
+		work(*state);
+		kernel.now += 500;
+	}
+	assert_int_equal(cow.nr_commits, 0);
+	cow.copied_status = 0;
+	kernel.now += 1000;
+	work_out(*state);
+	assert_int_equal(replied(DMU_RE_FLUSHED, 9, &reply), 1);
+	assert_int_equal(reply.error, 0);
+}
+
 /* In the end cowd is: who comes next is told of it again. */
 static void replay_that_fails_for_long_is_the_end(void **state)
 {
@@ -1172,6 +1208,50 @@ static void thousands_wait_for_room(void **state)
 	work_out(*state);
 	for (i = 0; i < (int)kernel.nr_replies; i++)
 		assert_int_not_equal(kernel.replies[i].type, DMU_RE_FAIL);
+}
+
+/* Nor is memory wanted for that, when it may be what is short, for as many as are usual. */
+static void waiting_for_room_wants_no_memory(void **state)
+{
+	unsigned int before = nr_allocated;
+	uint64_t id;
+	int i;
+
+	kernel.bad_type = DMU_RE_MAP;
+	kernel.error = E2BIG;
+	kernel.times = 1000000;
+	cow.widest = 1;
+	for (id = 1; id <= 4000; id++)
+		event(DMU_EV_MAP, DMU_EV_WRITE, id, id % NR_BLOCKS, 1);
+	for (i = 0; i < 500; i++)
+		work(*state);
+	assert_int_equal(kernel.nr_read, 4000);
+	assert_int_equal(nr_allocated, before);
+	kernel.times = 0;
+	work_out(*state);
+}
+
+/* Whatever else fails meanwhile. */
+static void no_memory_fails_though_others_fail(void **state)
+{
+	unsigned int i;
+
+	kernel.bad_type = DMU_RE_MAP;
+	kernel.bad_id = 7;
+	kernel.error = ENOMEM;
+	kernel.times = 100000;
+	event(DMU_EV_MAP, 0, 7, 5, 2);
+	for (i = 0; i < 10; i++) {
+		work(*state);
+		cow.map_status = -EIO;
+		event(DMU_EV_MAP, 0, 100 + i, 500, 1);
+		work(*state);
+		assert_int_equal(replied(DMU_RE_FAIL, 100 + i, NULL), 1);
+		cow.map_status = 0;
+		kernel.now += 5000;
+	}
+	work(*state);
+	assert_int_equal(replied(DMU_RE_FAIL, 7, NULL), 1);
 }
 
 /* What was copied before is not known yet. */
@@ -1255,7 +1335,10 @@ int main(void)
 		SERVE_TEST(short_want_of_room_is_not_learnt),
 		SERVE_TEST(replay_that_fails_gives_no_answer),
 		SERVE_TEST(replay_that_fails_for_long_is_the_end),
+		SERVE_TEST(flush_waits_for_the_replay),
 		SERVE_TEST(replay_keeps_its_order),
+		SERVE_TEST(waiting_for_room_wants_no_memory),
+		SERVE_TEST(no_memory_fails_though_others_fail),
 		SERVE_TEST(room_that_nobody_waits_for_is_forgotten),
 		SERVE_TEST(thousands_wait_for_room),
 		SERVE_TEST(frequent_want_of_room_is_learnt),

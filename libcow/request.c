@@ -37,7 +37,8 @@ void cow_request_finish(struct cow_chain *chain, struct cow_request *req,
 	cow_cache_unpin(chain, req);
 	cow_scratch_release(chain, req);
 	cow_work_release(chain, req);
-	if (status && req->op == COW_OP_COPIED && status != -ECANCELED)
+	if (status && req->op == COW_OP_COPIED && status != -ECANCELED &&
+	    !(req->flags & COW_REQ_AGAIN))
 		chain->commit.lost = status;
 	chain->nr_done++;
 	req->done(req, status);

@@ -169,8 +169,22 @@ within 100 cowd -p raw mydev /dev/mapper/below 2>err && fail "served again thoug
 grep -q "mydev: waited 30 s for its I/O to the files below" err || fail "does not say what it waited for: $(<err)"
 dmsetup info mydev | grep -q "State: *ACTIVE" || fail "stays suspended"
 waits "not served again"
+# Killed alone while it waits there: who waits for it ends with it, and suspends nothing.
+cowd -p raw mydev /dev/mapper/below 2>/dev/null &
+launcher=$!
+sleep 8
+of_json pid </run/cowd/mydev.json | xargs kill -9
+for _ in $(seq 100); do
+	[ -n "$(daemons)" ] || break
+	sleep 0.1
+done
+[ -z "$(daemons)" ] || fail "somebody lives on: $(daemons)"
+wait "$launcher" && fail "a cowd that was killed has served"
 dmsetup resume below
 ended 0 "the storage answers again"
+sleep 1
+dmsetup info mydev | grep -q "State: *ACTIVE" || fail "suspended by one whose parent was killed"
+ask 3 10 || fail "read after that"
 within 60 cowd --recover mydev || fail "--recover when the storage answers"
 ask 2 || fail "read"
 within 60 cowctl stop mydev || fail "cowctl stop"
@@ -201,6 +215,22 @@ within 60 cowctl stop --force mydev || fail "cowctl stop --force"
 mv hidden.dscow a.dscow
 gone "forced"
 echo "ok $SECONDS s: leftovers"
+
+# An upgrade holds the policy, and is given up: that of the users is in force again.
+cowd -p dscow --policy timeout=7 mydev a.dscow || die cowd
+kill_cowd both
+sed -i 's/"policy_held": *false/"policy_held":true/' /run/cowd/mydev.json
+grep -q '"policy_held":true' /run/cowd/mydev.json || die "no policy_held: $(</run/cowd/mydev.json)"
+dmsetup message mydev 0 policy queue
+mv a.dscow hidden.dscow
+within 60 cowd --recover mydev 2>/dev/null && fail "served without its image"
+in_force "timeout 7" "an upgrade that was given up"
+mv hidden.dscow a.dscow
+within 60 cowd --recover mydev || fail "--recover with the image"
+in_force "timeout 7" "recovered"
+within 60 cowctl stop mydev || fail "cowctl stop"
+gone "a policy that was held"
+echo "ok $SECONDS s: a policy that was held"
 
 memory() { awk '/^(Slab|Percpu|VmallocUsed):/ { n += $2 } END { print n }' /proc/meminfo; }
 one_round()

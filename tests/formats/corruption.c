@@ -1412,6 +1412,27 @@ static void a_commit_that_is_held_holds_no_read(void)
 	check_closed(false);
 }
 
+/* The caller has it still: a commit says nothing of one that failed and comes again. */
+static void a_copied_that_comes_again_fails_no_commit(void)
+{
+	struct cow_request copied = {
+		.op = COW_OP_COPIED, .flags = COW_REQ_AGAIN, .count = 1,
+		.offset = SECTOR,	/* that is metadata */
+	};
+
+	make_plain();
+	MUST(!system(variant->compressed));
+	open_image();
+	MUST(cow_call(chain, &copied));
+	MUST(!cow_flush(chain));
+	copied.flags = 0;
+	MUST(cow_call(chain, &copied));
+	MUST(cow_flush(chain));
+	MUST(!cow_flush(chain));
+	close_image();
+	check_closed(false);
+}
+
 static bool told_once(uint64_t block)
 {
 	MUST(!ask(block, 0));
@@ -1727,6 +1748,7 @@ static const struct test {
 	T(a_compressed_cluster_partly_overwritten_keeps_the_rest),
 	T(a_failed_sync_of_a_plugin_holds_the_commit),
 	T(a_commit_that_is_held_holds_no_read),
+	T(a_copied_that_comes_again_fails_no_commit),
 	T(a_place_that_is_told_outlives_a_kill),
 	T(a_place_is_told_when_all_that_leads_to_it_is_durable),
 	T(space_runs_out_at_each_step),
@@ -1768,6 +1790,7 @@ static bool is_compression(const struct test *t)
 	return t->run == a_compressed_cluster_partly_overwritten_keeps_the_rest ||
 	       t->run == a_failed_sync_of_a_plugin_holds_the_commit ||
 	       t->run == a_commit_that_is_held_holds_no_read ||
+	       t->run == a_copied_that_comes_again_fails_no_commit ||
 	       t->run == a_place_that_is_told_outlives_a_kill ||
 	       t->run == a_place_is_told_when_all_that_leads_to_it_is_durable;
 }

@@ -203,6 +203,11 @@ enum cow_op {
  * the scratch file is answered by its place there, but is not made.
  */
 #define COW_REQ_LOOK		(1u << 9)
+/*
+ * COPIED: if it fails the caller submits it again, and no COMMIT before it has
+ * succeeded.  Without it the next COMMIT gets its errno.
+ */
+#define COW_REQ_AGAIN		(1u << 10)
 
 /* Kernel-ready: what a caller gets for COW_OP_MAP. */
 struct cow_answer {
