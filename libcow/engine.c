@@ -15,6 +15,7 @@
 #include <common/num.h>
 
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
@@ -22,6 +23,16 @@
 #include <unistd.h>
 
 #define AIO_DEPTH 128
+
+/*
+ * cowd locks its memory, and with it the whole stack, used or not: the 8 MiB of the
+ * default would be what a device costs.  A sanitizer's frames are larger.
+ */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define HELPER_STACK	(8u << 20)
+#else
+#define HELPER_STACK	(512u << 10)
+#endif
 
 static void list_init(struct cow_io_list *list)
 {
@@ -106,6 +117,22 @@ static void helper_submit(struct cow_engine *e, struct cow_io *io)
 	pthread_mutex_unlock(&e->lock);
 }
 
+/* What a thread has at least is the C library's to say, and may depend on the processor. */
+static int helper_create(struct cow_engine *e)
+{
+	size_t least = (size_t)PTHREAD_STACK_MIN;
+	pthread_attr_t attr;
+	int ret = pthread_attr_init(&attr);
+
+	if (ret)
+		return ret;
+	ret = pthread_attr_setstacksize(&attr, num_max(HELPER_STACK, least));
+	if (!ret)
+		ret = pthread_create(&e->thread, &attr, helper_main, e);
+	pthread_attr_destroy(&attr);
+	return ret;
+}
+
 static int helper_start(struct cow_engine *e)
 {
 	sigset_t all, old;
@@ -113,7 +140,7 @@ static int helper_start(struct cow_engine *e)
 
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	ret = pthread_create(&e->thread, NULL, helper_main, e);
+	ret = helper_create(e);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	e->has_thread = !ret;
 	return -ret;

@@ -3,8 +3,9 @@
 #
 # counts.sh [NAME...]: what makes the target fast, as counts that no machine changes:
 # questions for each workload, bios cut, copies made, commits for flushes, and the
-# functions that the kernel calls for a hit: none allocates, locks or wakes.
-# Names: hits, path, flushes, huge, qcow2_writes, qcow2_reads.
+# functions that the kernel calls for a hit: none allocates, locks or wakes; what a device
+# takes: memory, system calls to start and to answer, reads of a base that many share.
+# Names: hits, path, flushes, huge, qcow2_writes, qcow2_reads, memory.
 # shellcheck source=tests/cowd/lib.sh
 . "$(dirname "$0")/lib.sh"
 
@@ -333,7 +334,21 @@ test_qcow2_reads()
 	rm a.qcow2 base.img
 }
 
-[ $# -gt 0 ] || set -- hits path flushes huge qcow2_writes qcow2_reads
+# ---- what a device takes ------------------------------------------------------
+
+# Locked memory is taken whether it is used or not; the stack of a thread is 8 MiB by default.
+test_memory()
+{
+	local worker
+	start_on_ram
+	worker=$(of_json worker </run/cowd/mydev.json)
+	at_most "locked memory of a worker, KiB, but for the libraries' files" \
+		"$(awk '/^[0-9a-f]+-/ { own = $4 == "00:00" } /^Locked:/ && own { n += $2 } END { print n }' \
+			"/proc/$worker/smaps")" 3072
+	finish memory
+}
+
+[ $# -gt 0 ] || set -- hits path flushes huge qcow2_writes qcow2_reads memory
 for name; do
 	"test_$name"
 done

@@ -492,7 +492,7 @@ int cow_commit_table_first(struct cow_table *table, uint32_t offset,
 #define COW_WORK_ARG_MAX	128u
 /*
  * In a callback that is restarted: let work(arg) run in the thread that
- * ->read() runs in, by the same rules; it may use cow_write() and cow_sync(),
+ * ->read() runs in, by the same rules, on a stack of 512 KiB; it may use cow_write() and cow_sync(),
  * too.  -EAGAIN until it is through, then its result, once: so note that it
  * was done.  len bytes of arg are copied, and compared when it is asked for
  * again: none may be undefined.  Other work is begun anew.  One runs at a time.
