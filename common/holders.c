@@ -15,24 +15,26 @@
 #include <unistd.h>
 
 struct search {
+	bool writers;		/* only these */
 	int (*fn)(void *data, const struct holder *holder);
 	void *data;
 };
 
-/* The first line of a file in /sys, without its end. */
+/* The first line of a file in /sys, without its end.  Such a file is read at once. */
 static int read_line(const char *path, char *buf, size_t size)
 {
-	FILE *file = fopen(path, "re");
-	int err = 0;
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n;
 
-	if (!file)
+	if (fd < 0)
 		return -errno;
-	if (!fgets(buf, (int)size, file))
-		err = -EIO;
-	else
-		buf[strcspn(buf, "\n")] = '\0';
-	fclose(file);
-	return err;
+	n = read(fd, buf, size - 1);
+	close(fd);
+	if (n <= 0)
+		return -EIO;
+	buf[n] = '\0';
+	buf[strcspn(buf, "\n")] = '\0';
+	return 0;
 }
 
 /* @entry, dm-N, is made of what @h says.  One that vanishes is none. */
@@ -95,6 +97,16 @@ static bool asks_loop(const char *name, const struct stat *st, bool *is)
 	return !err || err == ENXIO;
 }
 
+/* The kernel lets nobody write through it. */
+static bool only_reads(const char *name)
+{
+	char path[PATH_MAX], read_only[4];
+
+	snprintf(path, sizeof(path), "/sys/block/%s/ro", name);
+	return !read_line(path, read_only, sizeof(read_only)) &&
+	       !strcmp(read_only, "1");
+}
+
 /* Is loop device @name made of the file @st?  Only root may open all of them. */
 static bool is_made_of(const char *name, const struct stat *st)
 {
@@ -104,12 +116,12 @@ static bool is_made_of(const char *name, const struct stat *st)
 
 	/* One that is free needs not be opened. */
 	snprintf(path, sizeof(path), "/sys/block/%s/loop/backing_file", name);
-	if (read_line(path, file, sizeof(file)))
+	if (access(path, F_OK))
 		return false;
 	if (asks_loop(name, st, &is))
 		return is;
-	return !stat(file, &other) && other.st_dev == st->st_dev &&
-	       other.st_ino == st->st_ino;
+	return !read_line(path, file, sizeof(file)) && !stat(file, &other) &&
+	       other.st_dev == st->st_dev && other.st_ino == st->st_ino;
 }
 
 static int look_at_loop(const struct search *s, const char *name,
@@ -118,7 +130,8 @@ static int look_at_loop(const struct search *s, const char *name,
 	struct holder h = { .dm = "" };
 	char path[PATH_MAX];
 
-	if (strlen(name) >= sizeof(h.loop) || !is_made_of(name, st))
+	if (strlen(name) >= sizeof(h.loop) || (s->writers && only_reads(name)) ||
+	    !is_made_of(name, st))
 		return 0;
 	strcpy(h.loop, name);
 	snprintf(path, sizeof(path), "/sys/block/%s/dev", name);
@@ -142,11 +155,11 @@ static int search_loops(const struct search *s, const struct stat *st)
 	return ret;
 }
 
-int holders_each(const struct stat *st,
+int holders_each(const struct stat *st, bool writers,
 		 int (*fn)(void *data, const struct holder *holder),
 		 void *data)
 {
-	struct search search = { fn, data };
+	struct search search = { writers, fn, data };
 	struct holder h = { .dm = "" };
 
 	if (!S_ISBLK(st->st_mode))

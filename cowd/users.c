@@ -58,5 +58,5 @@ int cowd_each_user(int fd, bool writable,
 
 	if (fstat(fd, &st))
 		return -errno;
-	return holders_each(&st, look_at_holder, &search);
+	return holders_each(&st, !writable, look_at_holder, &search);
 }

@@ -172,7 +172,7 @@ int cow_file_check_holders(const struct cow_log *log, const char *path, int fd)
 
 	if (fstat(fd, &st) < 0)
 		return 0;
-	while ((ret = holders_each(&st, report_holder, &report)) == -EAGAIN) {
+	while ((ret = holders_each(&st, false, report_holder, &report)) == -EAGAIN) {
 		clock_sleep_ms(LOOP_WAIT_MS);
 		report.tries--;
 	}

@@ -5,7 +5,7 @@
 # questions for each workload, bios cut, copies made, commits for flushes, and the
 # functions that the kernel calls for a hit: none allocates, locks or wakes; what a device
 # takes: memory, system calls to start and to answer, reads of a base that many share.
-# Names: hits, path, flushes, huge, qcow2_writes, qcow2_reads, memory.
+# Names: hits, path, flushes, huge, qcow2_writes, qcow2_reads, memory, starts.
 # shellcheck source=tests/cowd/lib.sh
 . "$(dirname "$0")/lib.sh"
 
@@ -348,7 +348,39 @@ test_memory()
 	finish memory
 }
 
-[ $# -gt 0 ] || set -- hits path flushes huge qcow2_writes qcow2_reads memory
+# device I: an overlay of base.img, and a device of it, mydevI.
+device()
+{
+	cowimg create -f dscow -b "$work/base.img" -F raw "$1.dscow" >/dev/null || die "cowimg create"
+	"${@:2}" serve -p dscow "mydev$1" "$1.dscow"
+}
+
+stop_devices()
+{
+	local i
+	for ((i = 1; i <= $1; i++)); do cowctl stop "mydev$i" || fail "cowctl stop mydev$i"; done
+	nothing_left "$1 devices"
+	rm ./*.dscow base.img
+}
+
+# A start looks at the loop devices of all others, but as little as can be.
+test_starts()
+{
+	local i
+	local -a started
+	modprobe loop
+	file base.img $((1 << 20))
+	for ((i = 1; i <= 20; i++)); do
+		device $i traced
+		started[i]=$(wc -l <calls)
+	done
+	echo "a start makes ${started[2]} system calls as the second device, ${started[20]} as the twentieth"
+	at_most "system calls of a start more, for each device that is there" \
+		$(((started[20] - started[2]) / 18)) 20
+	stop_devices 20
+}
+
+[ $# -gt 0 ] || set -- hits path flushes huge qcow2_writes qcow2_reads memory starts
 for name; do
 	"test_$name"
 done

@@ -292,6 +292,26 @@ kill_cowd()
 	die "killed $1, but $(daemons) lives on"
 }
 
+# traced COMMAND...: in the file calls, process, number and arguments of each system call that
+# any cowd makes meanwhile.  $? is the command's.
+traced()
+{
+	local tracing=/sys/kernel/tracing status
+	local event=$tracing/events/raw_syscalls/sys_enter
+	echo 0 >"$tracing/tracing_on"
+	echo >"$tracing/trace"
+	echo 'comm == "cowd"' >"$event/filter" || die "the kernel traces no system calls"
+	echo 1 >"$event/enable"
+	echo 1 >"$tracing/tracing_on"
+	"$@"
+	status=$?
+	echo 0 >"$tracing/tracing_on"
+	echo 0 >"$event/enable"
+	sed -n 's/^ *cowd-\([0-9]*\) .* NR \([0-9]*\) (\(.*\))$/\1 \2 \3/p' "$tracing/trace" >calls
+	[ -s calls ] || die "no system call was traced"
+	return $status
+}
+
 sum()
 {
 	md5sum <"$1"

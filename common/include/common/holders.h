@@ -6,6 +6,7 @@
 #ifndef COMMON_HOLDERS_H
 #define COMMON_HOLDERS_H
 
+#include <stdbool.h>
 #include <sys/stat.h>
 
 struct holder {
@@ -18,10 +19,12 @@ struct holder {
 /*
  * Call @fn for each device-mapper device that is made of the file or block
  * device @st, directly or by a loop device, and for each loop device which
- * none is made of.  Stops at the first that is not 0, and returns it; else 0 or
+ * none is made of.  With @writers only for those that may write to it: hundreds of
+ * loop devices that only read may share a base, and each would be looked at at each
+ * start.  Stops at the first that is not 0, and returns it; else 0 or
  * a negative errno.  Needs no privileges.
  */
-int holders_each(const struct stat *st,
+int holders_each(const struct stat *st, bool writers,
 		 int (*fn)(void *data, const struct holder *holder),
 		 void *data);
 
