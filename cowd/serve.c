@@ -101,6 +101,7 @@ struct cowd_serve {
 	uint64_t nr_blocks;
 	uint32_t block_size;	/* bytes */
 	unsigned int nr_free, nr_waiting;
+	unsigned int top;	/* all slots from here on are free */
 	unsigned int nr_changes;	/* slots of S3, S6 and S7 */
 	unsigned int nr_replayed;	/* of them, those of the replay */
 	bool replay_ended;
@@ -108,6 +109,8 @@ struct cowd_serve {
 	bool metadata_owed;	/* the kernel did not hear of an answer that changed metadata */
 	bool stopped;
 	bool replies_queued, refused_any, retry_deferred, again_any;
+	bool to_settle;		/* there are slots that settle() has to look at */
+	bool any_behind;	/* one may be BEHIND_COPIED */
 	int fatal;
 	uint64_t widest;	/* answer that the kernel has room for, 0 any */
 	unsigned int nr_taken;	/* answers since that is known */
@@ -168,15 +171,24 @@ static bool is_change(const struct slot *slot)
 
 static void slot_done(struct cow_request *req, int status);
 
+/* Slot @i, counted: an event is to cost no look at what is free. */
+static struct slot *look_at(struct cowd_serve *s, unsigned int i)
+{
+	s->stats.looked_at++;
+	return &s->slots[i];
+}
+
 static struct slot *slot_take(struct cowd_serve *s, const struct dmu_event *event)
 {
 	unsigned int i;
 
-	for (i = 0; i < NR_SLOTS; i++)
-		if (s->slots[i].step == SLOT_FREE)
+	for (i = 0; i < s->top; i++)
+		if (look_at(s, i)->step == SLOT_FREE)
 			break;
 	if (i == NR_SLOTS)
 		return NULL;	/* not reached: see cowd_serve_wants_events() */
+	if (i == s->top)
+		s->top++;
 	s->nr_free--;
 	s->slots[i].event = *event;
 	s->slots[i].next = event->block;
@@ -196,8 +208,12 @@ static struct slot *slot_take(struct cowd_serve *s, const struct dmu_event *even
 
 static void slot_free(struct slot *slot)
 {
+	struct cowd_serve *s = slot->serve;
+
 	slot->step = SLOT_FREE;
-	slot->serve->nr_free++;
+	s->nr_free++;
+	while (s->top && s->slots[s->top - 1].step == SLOT_FREE)
+		s->top--;
 }
 
 /* What the kernel is told as the id of an INVALIDATE: the slot, never 0. */
@@ -211,6 +227,7 @@ static void check_fatal(struct cowd_serve *s, int err)
 	if (err && !s->fatal)
 		s->fatal = err;
 	s->replies_queued = true;
+	s->to_settle = true;
 }
 
 static void submit(struct slot *slot, enum cow_op op, uint32_t flags)
@@ -282,7 +299,7 @@ static bool changes_over(const struct cowd_serve *s, struct dmu_extent ext)
 {
 	unsigned int i;
 
-	for (i = 0; s->nr_changes && i < NR_SLOTS; i++)
+	for (i = 0; s->nr_changes && i < s->top; i++)
 		if (is_change(&s->slots[i]) &&
 		    overlaps(event_extent(&s->slots[i].event), ext))
 			return true;
@@ -296,8 +313,8 @@ static void begin_change(struct cowd_serve *s, struct dmu_extent ext)
 	unsigned int i;
 
 	s->nr_changes++;
-	for (i = 0; i < NR_SLOTS; i++) {
-		slot = &s->slots[i];
+	for (i = 0; i < s->top; i++) {
+		slot = look_at(s, i);
 		if (slot->step != SLOT_AT_LIBCOW || slot->event.type != DMU_EV_MAP)
 			continue;
 		slot->stale_first = num_min(slot->stale_first, ext.block);
@@ -319,7 +336,7 @@ static void avoid_changes(struct cowd_serve *s, uint64_t block,
 	struct dmu_extent ext;
 	unsigned int i;
 
-	for (i = 0; s->nr_changes && i < NR_SLOTS; i++) {
+	for (i = 0; s->nr_changes && i < s->top; i++) {
 		if (!is_change(&s->slots[i]))
 			continue;
 		ext = event_extent(&s->slots[i].event);
@@ -363,8 +380,8 @@ static void remember_answer(struct cowd_serve *s, struct dmu_extent ext,
 
 	if (s->nr_recent < NR_RECENT)
 		s->recent[s->nr_recent++] = (struct recent){ ext, for_write };
-	for (i = 0; i < NR_SLOTS; i++) {
-		slot = &s->slots[i];
+	for (i = 0; i < s->top; i++) {
+		slot = look_at(s, i);
 		if (slot->event.type != DMU_EV_MAP ||
 		    (slot->step != SLOT_AT_LIBCOW && slot->step != SLOT_AGAIN))
 			continue;
@@ -376,6 +393,7 @@ static void remember_answer(struct cowd_serve *s, struct dmu_extent ext,
 static void finish_covered(struct slot *slot)
 {
 	slot->serve->stats.covered++;
+	slot->serve->to_settle = true;
 	slot->step = SLOT_SENT;
 }
 
@@ -620,8 +638,11 @@ static void retry_behind_copied(struct cowd_serve *s)
 {
 	unsigned int i;
 
-	for (i = 0; i < NR_SLOTS; i++)
-		if (s->slots[i].step == SLOT_BEHIND_COPIED)
+	if (!s->any_behind)
+		return;
+	s->any_behind = false;
+	for (i = 0; i < s->top; i++)
+		if (look_at(s, i)->step == SLOT_BEHIND_COPIED)
 			again(&s->slots[i]);
 }
 
@@ -714,8 +735,8 @@ static void discards_answer(struct cowd_serve *s, uint64_t id, int status)
 {
 	unsigned int i;
 
-	for (i = 0; i < NR_SLOTS; i++)
-		if (s->slots[i].step == SLOT_COMMITTING && s->slots[i].flush == id)
+	for (i = 0; i < s->top; i++)
+		if (look_at(s, i)->step == SLOT_COMMITTING && s->slots[i].flush == id)
 			discard_answer(&s->slots[i], status);
 }
 
@@ -724,8 +745,8 @@ static void discards_commit(struct cowd_serve *s, uint64_t id)
 {
 	unsigned int i;
 
-	for (i = 0; i < NR_SLOTS; i++)
-		if (s->slots[i].step == SLOT_COMMITTING && !s->slots[i].flush)
+	for (i = 0; i < s->top; i++)
+		if (look_at(s, i)->step == SLOT_COMMITTING && !s->slots[i].flush)
 			s->slots[i].flush = id;
 }
 
@@ -755,10 +776,12 @@ static void tell_lost(struct cowd_serve *s)
 /* S6: what was copied before is part of it. */
 static void flush_submit(struct slot *slot)
 {
-	if (slot->serve->nr_replayed)
-		slot->step = SLOT_BEHIND_COPIED;
-	else
+	if (!slot->serve->nr_replayed) {
 		submit(slot, COW_OP_COMMIT, COW_REQ_DATA_DURABLE);
+		return;
+	}
+	slot->step = SLOT_BEHIND_COPIED;
+	slot->serve->any_behind = true;
 }
 
 static void commit_done(struct slot *slot, int status)
@@ -790,7 +813,7 @@ static bool copied_over(struct cowd_serve *s, struct dmu_extent ext)
 {
 	unsigned int i;
 
-	for (i = 0; i < NR_SLOTS; i++)
+	for (i = 0; i < s->top; i++)
 		if (s->slots[i].step != SLOT_FREE &&
 		    s->slots[i].event.type == DMU_EV_COPIED &&
 		    overlaps(event_extent(&s->slots[i].event), ext))
@@ -805,6 +828,7 @@ static void discard_submit(struct slot *slot)
 	if (slot->serve->nr_replayed ||
 	    copied_over(slot->serve, event_extent(event))) {
 		slot->step = SLOT_BEHIND_COPIED;
+		slot->serve->any_behind = true;
 		return;
 	}
 	slot->req.first = event->block;
@@ -1056,8 +1080,8 @@ static void submit_again(struct cowd_serve *s)
 
 	while (s->again_any && !s->fatal) {
 		s->again_any = false;
-		for (i = 0; i < NR_SLOTS; i++)
-			if (s->slots[i].step == SLOT_AGAIN)
+		for (i = 0; i < s->top; i++)
+			if (look_at(s, i)->step == SLOT_AGAIN)
 				slot_submit(&s->slots[i]);
 	}
 }
@@ -1072,8 +1096,8 @@ static struct slot *slot_by_reply(struct cowd_serve *s,
 	if (reply->type == DMU_RE_INVALIDATE)
 		return reply->id && reply->id <= NR_SLOTS ?
 		       &s->slots[reply->id - 1] : NULL;
-	for (i = 0; i < NR_SLOTS; i++)
-		if (s->slots[i].step != SLOT_FREE &&
+	for (i = 0; i < s->top; i++)
+		if (look_at(s, i)->step != SLOT_FREE &&
 		    s->slots[i].event.id == reply->id &&
 		    s->slots[i].event.type == DMU_EV_MAP)
 			return &s->slots[i];
@@ -1332,8 +1356,9 @@ static void settle(struct cowd_serve *s)
 
 	s->nr_recent = 0;
 	s->refused_any = false;
-	for (i = 0; i < NR_SLOTS; i++) {
-		slot = &s->slots[i];
+	s->to_settle = false;
+	for (i = 0; i < s->top; i++) {
+		slot = look_at(s, i);
 		if (slot->step == SLOT_FREE)
 			continue;
 		if (slot->refused) {
@@ -1369,7 +1394,8 @@ static int flush_replies(struct cowd_serve *s)
 		err = dmu_flush_replies(s->channel);
 		if (err)
 			return err;
-		settle(s);
+		if (s->to_settle || s->metadata_owed)
+			settle(s);
 		if (s->retry_deferred)
 			start_deferred(s);
 	} while (s->again_any || s->replies_queued);

@@ -20,6 +20,7 @@ struct cowd_serve_stats {
 	uint64_t refused;	/* replies that the kernel did not take */
 	uint64_t failed;	/* questions answered by an error */
 	uint64_t emptied;	/* times that the scratch file was */
+	uint64_t looked_at;	/* slots of questions, in search of those to do something about */
 	uint64_t in_flight;	/* now */
 	int commit_error;	/* negative errno of the last commit, or 0 */
 };

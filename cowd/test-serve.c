@@ -372,6 +372,38 @@ static void question_is_answered_once(void **state)
 	assert_int_equal(reply.src_dev, 1);
 }
 
+/* The least that there is to do, and by far the most often: no look at 256 slots. */
+static void question_alone_costs_few_looks(void **state)
+{
+	struct cowd_serve_stats stats;
+
+	event(DMU_EV_MAP, DMU_EV_WRITE, 7, 10, 3);
+	work_out(*state);
+	cowd_serve_stats(*state, &stats);
+	assert_int_equal(replied(DMU_RE_MAP, 7, NULL), 1);
+	assert_in_range(stats.looked_at, 1, 8);
+}
+
+/* The slots in use lie together again when those before them were freed. */
+static void freed_slots_are_taken_again(void **state)
+{
+	struct cowd_serve_stats before, after;
+	unsigned int i;
+
+	cow.at_once = false;
+	for (i = 0; i < 64; i++)
+		event(DMU_EV_MAP, 0, i + 1, i, 1);
+	work(*state);
+	work_out(*state);
+	for (i = 0; i < 64; i++)
+		assert_true(replied_about(i));
+	cowd_serve_stats(*state, &before);
+	event(DMU_EV_MAP, 0, 100, 100, 1);
+	work_out(*state);
+	cowd_serve_stats(*state, &after);
+	assert_in_range(after.looked_at - before.looked_at, 1, 8);
+}
+
 /* An answer that comes too late for its own question covers no other one. */
 static void late_answer_covers_nothing(void **state)
 {
@@ -1318,6 +1350,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		SERVE_TEST(question_is_answered_once),
+		SERVE_TEST(question_alone_costs_few_looks),
+		SERVE_TEST(freed_slots_are_taken_again),
 		SERVE_TEST(late_answer_covers_nothing),
 		SERVE_TEST(refused_beginning_is_not_covered),
 		SERVE_TEST(late_answer_with_metadata_asks_for_a_commit),
