@@ -370,4 +370,6 @@ void cow_chain_stats(const struct cow_chain *c, struct cow_stats *stats)
 	stats->table_writes = c->cache.writes;
 	stats->commits = c->commit.done;
 	stats->materialised = c->scratch.made;
+	stats->cache_tables = c->cache.nr_slots;
+	stats->looked_at = c->cache.looked_at;
 }

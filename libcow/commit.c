@@ -60,17 +60,34 @@ static bool gather(struct cow_chain *chain)
 	return found || c->wanted;
 }
 
-static void each_frozen(struct cow_chain *chain, bool written, int phase)
+static struct cow_table *look_at(struct cow_cache *cache, uint32_t i)
 {
-	struct cow_cache *cache = &chain->cache;
-	uint32_t i;
+	cache->looked_at++;
+	return &cache->tables[i];
+}
 
-	for (i = 0; i < cache->nr_slots; i++) {
-		struct cow_table *t = &cache->tables[i];
+/* Frozen tables of @phase, from number @i on; NULL: there is none. */
+static struct cow_table *next_frozen(struct cow_cache *cache, uint32_t *i,
+				     unsigned int phase)
+{
+	while (*i < cache->nr_slots) {
+		struct cow_table *t = look_at(cache, (*i)++);
 
-		if (phase < 0 || t->frozen_phase == phase)
-			cow_table_thaw(t, written);
+		if (t->in_commit && t->frozen_phase == phase)
+			return t;
 	}
+	return NULL;
+}
+
+/* The cache may be large: nobody goes through it for a phase of which there is nothing. */
+static void thaw(struct cow_chain *chain, unsigned int phase, bool written)
+{
+	uint32_t i = 0, *left = &chain->commit.nr_frozen[phase];
+	struct cow_table *t;
+
+	for (; *left && (t = next_frozen(&chain->cache, &i, phase)); --*left)
+		cow_table_thaw(t, written);
+	*left = 0;
 }
 
 static void freeze_all(struct cow_chain *chain)
@@ -78,8 +95,12 @@ static void freeze_all(struct cow_chain *chain)
 	struct cow_cache *cache = &chain->cache;
 	uint32_t i;
 
-	for (i = 0; i < cache->nr_slots; i++)
-		cow_table_freeze(&cache->tables[i]);
+	for (i = 0; i < cache->nr_slots && cache->nr_dirty; i++) {
+		struct cow_table *t = look_at(cache, i);
+
+		cow_table_freeze(t);
+		chain->commit.nr_frozen[t->frozen_phase] += t->in_commit;
+	}
 	chain->commit.frozen = true;
 }
 
@@ -223,11 +244,13 @@ static void commit_end(struct cow_chain *chain)
 	const struct cow_plugin *plugin = chain->images[0]->plugin;
 	struct cow_request *req, *next;
 	int status, lost = c->lost;
+	unsigned int phase;
 
 	if (a_sync_failed(c) && !c->status)
 		c->status = -EIO;
 	status = c->status;
-	each_frozen(chain, false, -1);
+	for (phase = 0; phase < COW_PHASES; phase++)
+		thaw(chain, phase, false);
 	c->stage = COW_COMMIT_IDLE;
 	c->frozen = false;
 	c->done++;
@@ -250,21 +273,24 @@ static void commit_end(struct cow_chain *chain)
 	}
 }
 
+static void write_phase(struct cow_chain *chain)
+{
+	unsigned int phase = chain->commit.phase;
+	uint32_t i = 0, left = chain->commit.nr_frozen[phase];
+	struct cow_table *t;
+
+	for (; left && (t = next_frozen(&chain->cache, &i, phase)); left--)
+		start_write(chain, t);
+}
+
 /* The next phase that has something to write; the end after the last. */
 static void next_phase(struct cow_chain *chain)
 {
 	struct cow_commit *c = &chain->commit;
-	struct cow_cache *cache = &chain->cache;
-	uint32_t i;
 
 	for (; c->phase < COW_PHASES && !c->pending; c->phase++) {
 		c->stage = COW_COMMIT_TABLES;
-		for (i = 0; i < cache->nr_slots; i++) {
-			struct cow_table *t = &cache->tables[i];
-
-			if (t->in_commit && t->frozen_phase == c->phase)
-				start_write(chain, t);
-		}
+		write_phase(chain);
 		if (c->pending)
 			return;
 	}
@@ -372,7 +398,7 @@ bool cow_commit_run(struct cow_chain *chain)
 	case COW_COMMIT_SYNC:
 		if (c->status)
 			break;
-		each_frozen(chain, true, (int)c->phase);
+		thaw(chain, c->phase, true);
 		c->phase++;
 		break;
 	}

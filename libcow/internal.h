@@ -253,6 +253,7 @@ struct cow_cache {
 	uint32_t nr_failed;
 	uint32_t nr_dirty;		/* tables with a dirty range */
 	uint64_t hits, reads, writes;
+	uint64_t looked_at;		/* tables, in search of what a commit is about */
 };
 
 int cow_cache_init(struct cow_cache *cache, struct cow_chain *chain,
@@ -284,6 +285,7 @@ struct cow_commit {
 	bool tidy;			/* by the plugin, to follow another */
 	bool data_durable;
 	bool frozen;			/* what it writes is settled */
+	uint32_t nr_frozen[COW_PHASES];	/* tables in it, not durable yet */
 	uint64_t last_id;		/* requests up to it are covered */
 	int lost;			/* errno of a change that failed */
 	bool held;			/* data may be lost: invariant 5 */

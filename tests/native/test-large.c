@@ -34,7 +34,7 @@ struct job {
 	uint64_t seen;		/* MAP: blocks told as copied */
 };
 
-static struct job copies[COPIES + 10], maps[MAPS];
+static struct job copies[COPIES + 11], maps[MAPS];
 
 static void must(int ret, const char *what)
 {
@@ -162,7 +162,7 @@ static bool is_copied(uint64_t block)
 {
 	unsigned int i;
 
-	for (i = 0; i < COPIES + 10; i++) {
+	for (i = 0; i < COPIES + 11; i++) {
 		const struct cow_request *r = &copies[i].req;
 
 		if (block >= r->first && block < r->first + r->count)
@@ -188,7 +188,7 @@ static void check_everywhere(void)
 	struct cow_chain *c = open_chain(0);
 	unsigned int i;
 
-	for (i = 0; i < COPIES + 10; i++) {
+	for (i = 0; i < COPIES + 11; i++) {
 		const struct cow_request *r = &copies[i].req;
 
 		if (!r->count)
@@ -234,6 +234,37 @@ static void fail_commit(void)
 	check_everywhere();
 }
 
+static uint64_t looked_at(struct cow_chain *c)
+{
+	struct cow_stats stats;
+
+	cow_chain_stats(c, &stats);
+	return stats.looked_at;
+}
+
+/* What a commit costs: a table that is clean is not looked at for each phase. */
+static void count_looks(struct cow_chain *c)
+{
+	uint64_t before = looked_at(c), nothing, one;
+	struct cow_stats stats;
+
+	must(cow_flush(c), "commit of nothing");
+	nothing = looked_at(c) - before;
+	submit_copy(c, COPIES + 10);
+	wait_all(c);
+	before = looked_at(c);
+	must(cow_flush(c), "commit of one");
+	one = looked_at(c) - before;
+	cow_chain_stats(c, &stats);
+	printf("looked at %llu tables for a commit of nothing, %llu for one, of %llu\n",
+	       (unsigned long long)nothing, (unsigned long long)one,
+	       (unsigned long long)stats.cache_tables);
+	if (!nothing && one && one <= 3 * stats.cache_tables)
+		return;
+	fprintf(stderr, "test-large: commits look at too many tables\n");
+	failures++;
+}
+
 static void ignore(void *ctx, enum cow_log_level level, const char *text)
 {
 	printf("%s\n", text);
@@ -257,6 +288,7 @@ int main(void)
 	       (unsigned long long)stats.table_reads,
 	       (unsigned long long)stats.table_writes,
 	       (unsigned long long)stats.commits);
+	count_looks(c);
 	cow_chain_close(c);
 	check_everywhere();
 	fail_commit();

@@ -315,6 +315,8 @@ struct cow_stats {
 	uint64_t table_writes;
 	uint64_t commits;
 	uint64_t materialised;	/* blocks put into the scratch file */
+	uint64_t cache_tables;	/* that the cache has room for */
+	uint64_t looked_at;	/* tables that commits looked at */
 };
 
 void cow_chain_stats(const struct cow_chain *chain, struct cow_stats *stats);
