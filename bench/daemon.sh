@@ -13,11 +13,13 @@ up_ask()
 	dev_of[ask]=/dev/mapper/b-ask
 }
 
+# Before anything is measured: no device's start is to have the module's in it.
+nbd_prepare() { modprobe nbd nbds_max=256; }
+
 # nbd SOCKET: the next free /dev/nbdN, in $nbd.
 nbd()
 {
 	local left=100
-	modprobe nbd nbds_max=256 || return
 	nbd=/dev/nbd$nbds
 	nbds=$((nbds + 1))
 	until [ -S "$1" ] || [ $((left -= 1)) = 0 ]; do sleep 0.05; done
@@ -27,6 +29,7 @@ nbd()
 
 up_nbd_null()
 {
+	nbd_prepare || return
 	nbdkit --unix "$work/null.sock" --pidfile "$work/null.pid" null "${size}M" || return
 	# shellcheck disable=SC2016 # when it is taken away
 	later 'kill $(cat '"$work"'/null.pid)'

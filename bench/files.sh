@@ -47,7 +47,7 @@ up_vmdk() { up_image vmdk; }
 
 up_qemu_nbd()
 {
-	qemu-img create -q -f qcow2 fs/nbd.qcow2 "${size}M" &&
+	nbd_prepare && qemu-img create -q -f qcow2 fs/nbd.qcow2 "${size}M" &&
 		qemu-nbd --fork --socket="$work/qemu.sock" --pid-file="$work/qemu.pid" \
 			--cache=none --aio=native -f qcow2 fs/nbd.qcow2 || return
 	# shellcheck disable=SC2016

@@ -70,6 +70,18 @@ extents()
 	memory_of "$name" "$pid"
 }
 
+# opened GIB: a qcow2 of nothing: what it takes to open it and to read its end.
+opened()
+{
+	local name=qcow2-$1G
+	cowimg create -f qcow2 "$name" "$1G" || return
+	took "$name" cowd -p qcow2 "b-$name" "$name"
+	later "cowctl stop b-$name; rm $work/$name"
+	dd if="/dev/mapper/b-$name" of=/dev/null bs=4k count=1 skip=$((($1 << 18) - 1)) iflag=direct status=none || return
+	# shellcheck disable=SC2046 # numbers
+	memory_of "$name" $(processes_of "b-$name")
+}
+
 group_growth()
 {
 	local n all=''
@@ -81,5 +93,6 @@ group_growth()
 		extents $n || die "$n extents cannot be set up"
 		all+=" extents-$n"
 	done
+	for n in 1 16384; do opened $n || die "qcow2 of $n GiB cannot be set up"; done
 	in_turn growth "${all# }" randread-4k 1
 }

@@ -44,7 +44,6 @@ begin()
 	chmod 755 "$work"
 	cd "$work" || exit 1
 	trap 'clear_away; cd /; rm -rf "$work"' EXIT
-	export DM_DISABLE_UDEV=${DM_DISABLE_UDEV-1}
 }
 
 # processes_of DEVICE: those of its cowd.

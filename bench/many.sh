@@ -86,6 +86,7 @@ group_many()
 	i=$(date +%s%N)
 	clear_away
 	fact "stopping each device" "$((($(date +%s%N) - i) / devices / 1000)) us"
+	nbd_prepare || die "no nbd"
 	later detach_nbd
 	for ((i = 1; i <= devices; i++)); do
 		qemu-img create -q -f qcow2 -b "$work/golden" -F raw "many/$i.qcow2" || die "no overlay"
