@@ -54,8 +54,8 @@ static const char help_text[] =
 "                    it is gone\n"
 "  grow              give the device the size that its image has grown to\n"
 "\n"
-"  -f, --force       stop: when cowd died and cannot serve the image again, drop\n"
-"                    what was written since the last flush\n"
+"  -f, --force       stop, when cowd died: do not serve the image again for what is\n"
+"                    not committed, but drop it; try stop without it first\n"
 "  -j, --json        status as JSON, an array of objects\n"
 "      --run-dir DIR where cowd keeps its records (default " COWD_RUN_DIR_DEFAULT ")\n"
 "  -h, --help        print this help\n"
@@ -63,6 +63,11 @@ static const char help_text[] =
 "\n"
 "Exit status: 0 done, 1 it failed (one sentence says why), 2 wrong usage,\n"
 "3 there is no such device.\n";
+
+const char *root_hint(int err)
+{
+	return err == -EACCES || err == -EPERM ? "; this needs root" : "";
+}
 
 int say(int status, const char *format, ...)
 {
@@ -225,26 +230,32 @@ static struct json_object *read_record(const char *name)
 	return json_object_from_file(path);
 }
 
-/* What can be said of a device whose cowd does not live. */
-static struct json_object *dead_status(const char *name)
+/* What can be said of a device whose cowd does not live: 0, or an exit status. */
+static int dead_status(const char *name, struct json_object **status)
 {
-	struct json_object *o = json_object_new_object(), *dev;
-	struct json_object *record = read_record(name);
+	struct json_object *o, *dev, *record;
 	struct dmu_info info;
-	bool exists = !dmu_device_info(name, &info);
+	int err = dmu_device_info(name, &info);
 
+	/* Only -ENXIO says that there is none. */
+	if (err && err != -ENXIO)
+		return say(EXIT_FAILED, "%s: its cowd died, and device-mapper cannot be asked for it: %s%s",
+			   name, strerror(-err), root_hint(err));
+	record = read_record(name);
+	o = json_object_new_object();
 	set_text(o, "name", name);
 	set_text(o, "state", "dead");
 	set_text(o, "format", record ? get_text(record, "format") : "-");
 	set_text(o, "image", record ? get_text(record, "image") : "-");
 	dev = json_object_new_object();
-	json_object_object_add(dev, "exists", json_object_new_boolean(exists));
-	if (exists)
+	json_object_object_add(dev, "exists", json_object_new_boolean(!err));
+	if (!err)
 		json_object_object_add(dev, "open_count",
 				       json_object_new_int(info.open_count));
 	json_object_object_add(o, "device", dev);
 	json_object_put(record);
-	return o;
+	*status = o;
+	return EXIT_OK;
 }
 
 /* The status of @name: 0, or say why not and return an exit status. */
@@ -256,14 +267,14 @@ static int get_status(const char *name, struct json_object **status)
 	if (!err)
 		return EXIT_OK;
 	if (!nobody_listens(err))
-		return say(EXIT_FAILED, "%s: %s", name, err == -ETIMEDOUT ?
-			   "its cowd did not answer within 10 s" : strerror(-err));
+		return say(EXIT_FAILED, "%s: %s%s", name, err == -ETIMEDOUT ?
+			   "its cowd did not answer within 10 s" : strerror(-err),
+			   root_hint(err));
 	snprintf(path, sizeof(path), "%s/%s.json", run_dir, name);
 	if (access(path, F_OK))
 		return say(EXIT_NO_DEVICE, "%s: no cowd serves a device of that name",
 			   name);
-	*status = dead_status(name);
-	return EXIT_OK;
+	return dead_status(name, status);
 }
 
 static int is_record(const struct dirent *entry)
@@ -428,8 +439,9 @@ static int stop_living(const char *name, bool *dead)
 	if (*dead)
 		ret = EXIT_FAILED;
 	else if (err)
-		ret = say(EXIT_FAILED, "%s: %s", name, err == -ETIMEDOUT ?
-			  "its cowd did not answer within 150 s" : strerror(-err));
+		ret = say(EXIT_FAILED, "%s: %s%s", name, err == -ETIMEDOUT ?
+			  "its cowd did not answer within 150 s" : strerror(-err),
+			  root_hint(err));
 	else if (json_object_get_boolean(get(answer, "stopped")))
 		ret = wait_for_end(name, process);
 	else
@@ -556,10 +568,19 @@ static int command_upgrade(const char *name, say_done *done)
 	return ret;
 }
 
+static bool wants_name(const char *command)
+{
+	return !strcmp(command, "stop") || !strcmp(command, "upgrade") ||
+	       !strcmp(command, "keep") || !strcmp(command, "grow");
+}
+
 static int run_command(int argc, char **argv, bool json, bool force)
 {
 	if (argc < 1)
 		return say(EXIT_USAGE, "a command is wanted: list, status, stop, upgrade, keep or grow; see cowctl --help");
+	if (argc == 1 && wants_name(argv[0]))
+		return say(EXIT_USAGE, "%s: the NAME of a device is wanted; cowctl list shows them",
+			   argv[0]);
 	if (argc > 1 && !cowd_name_valid(argv[1]))
 		return say(EXIT_USAGE, "%s: not a name of a device", argv[1]);
 	if (!strcmp(argv[0], "list") && argc == 1)

@@ -17,6 +17,8 @@ extern const char *run_dir;
 /* "cowctl: ..." to standard error; returns @status. */
 int say(int status, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
+/* Behind the text of error @err: that root is needed, if that helps. */
+const char *root_hint(int err);
 
 /*
  * Remove what a cowd that died left: device, loop devices, record.  What is not

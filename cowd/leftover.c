@@ -156,12 +156,15 @@ static int check_and_remove(const char *name, bool force, bool *recover)
 		return EXIT_OK;
 	}
 	if (err)
-		return say(EXIT_FAILED, "%s: %s", name, strerror(-err));
+		return say(EXIT_FAILED, "%s: %s%s", name, strerror(-err),
+			   root_hint(err));
 	if (strncmp(info.uuid, DMU_UUID_PREFIX, strlen(DMU_UUID_PREFIX)))
 		return say(EXIT_NO_DEVICE, "%s: the device of that name is not of cowd",
 			   name);
 	if (info.open_count > 0)
-		return say(EXIT_FAILED, "%s is in use (open %d times), and its cowd died; cowd --recover %s serves it again",
+		return say(EXIT_FAILED, force ?
+			   "%s is in use (open %d times), and its cowd died; dmsetup message %s 0 policy fail ends the wait of its users, who have to close it first" :
+			   "%s is in use (open %d times), and its cowd died; cowd --recover %s serves it again",
 			   name, info.open_count, name);
 	err = dmu_device_status(name, &status);	/* one half made has none */
 	if (!err && status.attached)
@@ -185,8 +188,8 @@ int leftover_remove(const char *name, bool force, bool *recover)
 		return say(EXIT_NO_DEVICE, "%s: no cowd serves a device of that name",
 			   name);
 	if (fd < 0 && fd != -ENOENT)
-		return say(EXIT_FAILED, "%s: its record in %s: %s", name,
-			   run_dir, strerror(-fd));
+		return say(EXIT_FAILED, "%s: its record in %s: %s%s", name,
+			   run_dir, strerror(-fd), root_hint(fd));
 	ret = check_and_remove(name, force, recover);
 	if (fd >= 0)
 		close(fd);

@@ -30,11 +30,14 @@ static const char help_text[] =
 "                             there: queue (default), fail, timeout=SECONDS\n"
 "      --no-space WHAT        what a write does that finds no space under IMAGE: fail\n"
 "                             (default), or wait: it is tried again every second\n"
-"      --map-memory SIZE      most kernel memory for remembered mappings\n"
-"      --cache-size SIZE      memory for image metadata\n"
+"      --map-memory SIZE      most kernel memory for remembered mappings (default\n"
+"                             64m)\n"
+"      --cache-size SIZE      memory for image metadata (default 16m)\n"
 "      --scratch-size SIZE    memory for blocks that stand nowhere as they are, such\n"
 "                             as compressed ones (default 128m)\n"
-"      --recover              serve a device again whose cowd died\n"
+"      --recover              serve a device again whose cowd died, as its record\n"
+"                             says; -p, -r, -o, --allow-backing, --allow-write,\n"
+"                             --cache-size, --scratch-size are not taken\n"
 "  -f, --foreground           stay in the foreground, log to stderr\n"
 "  -v, --verbose              say more\n"
 "      --plugin-dir DIR       look for plugins there first\n"
@@ -43,7 +46,7 @@ static const char help_text[] =
 "  -h, --help                 print this help\n"
 "  -V, --version              print the version\n"
 "\n"
-"SIZE is a number of bytes, or one with k, m, g.  Exit status: 0 the device is\n"
+"SIZE is a number of bytes, or one with k, m, g, t.  Exit status: 0 the device is\n"
 "there, 1 it is not (one sentence says why), 2 wrong usage.\n";
 
 enum {
@@ -122,9 +125,14 @@ static int parse_no_space(struct cowd_options *o, const char *text)
 static int parse_size(const char *what, const char *text, uint64_t least,
 		      uint64_t *bytes)
 {
-	if (size_parse(text, bytes) || *bytes < least)
-		return cowd_error(-EINVAL, "%s %s: not a size of at least %llu bytes",
-				  what, text, (unsigned long long)least);
+	char limit[SIZE_TEXT_MAX];
+
+	if (size_parse(text, bytes))
+		return cowd_error(-EINVAL, "%s %s: is no size; give a number and k, m, g or t",
+				  what, text);
+	if (*bytes < least)
+		return cowd_error(-EINVAL, "%s %s: is less than %s", what, text,
+				  size_text(least, limit));
 	return 0;
 }
 
@@ -196,6 +204,35 @@ static int parse_option(struct cowd_options *o, int c)
 	}
 }
 
+/* The first option that a record says itself; NULL without one. */
+static const char *option_of_record(const struct cowd_options *o)
+{
+	if (o->format)
+		return "--plugin";
+	if (o->read_only)
+		return "--read-only";
+	if (o->image_options[0])
+		return "--option";
+	if (o->allowed[0])
+		return "--allow-backing";
+	if (o->allowed_write[0])
+		return "--allow-write";
+	if (o->cache_bytes)
+		return "--cache-size";
+	return o->scratch_bytes ? "--scratch-size" : NULL;
+}
+
+/* What would have no effect is a mistake. */
+static int check_recover(const struct cowd_options *o)
+{
+	const char *option = option_of_record(o);
+
+	if (!option)
+		return 0;
+	return cowd_error(-EINVAL, "%s: --recover takes %s from the record, so leave it out; see cowd(8)",
+			  o->name, option);
+}
+
 static int check_arguments(struct cowd_options *o, int argc, char **argv)
 {
 	int wanted = o->recover ? 1 : 2;
@@ -209,7 +246,7 @@ static int check_arguments(struct cowd_options *o, int argc, char **argv)
 		return cowd_error(-EINVAL, "%s: not a name for a device (letters, digits and #+-.:=@_, no leading dot or dash, less than 100)",
 				  o->name);
 	if (o->recover)
-		return 0;
+		return check_recover(o);
 	o->image = argv[1];
 	if (!o->format)
 		return cowd_error(-EINVAL, "the format of %s must be named by -p, it is never guessed",

@@ -15,13 +15,18 @@
 
 #define RECORD_MAX	65536	/* bytes of a record that is read */
 
+static const char *root_hint(int err)
+{
+	return err == -EACCES || err == -EPERM ? "; this needs root" : "";
+}
+
 static int make_run_dir(const char *dir)
 {
 	struct stat st;
 
 	if (mkdir(dir, 0755) && errno != EEXIST)
-		return cowd_error(-errno, "%s: cannot be made: %s", dir,
-				  strerror(errno));
+		return cowd_error(-errno, "%s: cannot be made: %s%s", dir,
+				  strerror(errno), root_hint(-errno));
 	if (stat(dir, &st))
 		return cowd_error(-errno, "%s: %s", dir, strerror(errno));
 	if (!S_ISDIR(st.st_mode))
@@ -76,8 +81,8 @@ int cowd_record_lock(struct cowd_record *record,
 		return cowd_error(err, "%s: is served by another cowd already; see cowctl status %s",
 				  o->name, o->name);
 	if (err)
-		return cowd_error(err, "%s: cannot be written: %s", record->path,
-				  strerror(-err));
+		return cowd_error(err, "%s: cannot be written: %s%s",
+				  record->path, strerror(-err), root_hint(err));
 	record->was_there = !fstat(record->fd, &st) && st.st_size > 0;
 	return 0;
 }

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+#include <errno.h>
 #include <json.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,14 +45,13 @@ static struct json_object *device_json(const struct cowd_options *options)
 	struct json_object *o = json_object_new_object();
 	struct dmu_info info;
 	char path[160];
+	int err = dmu_device_info(options->name, &info);
 
 	snprintf(path, sizeof(path), "/dev/mapper/%s", options->name);
 	add_text(o, "path", path);
-	if (dmu_device_info(options->name, &info)) {
-		add_flag(o, "exists", false);
+	add_flag(o, "exists", err != -ENXIO);
+	if (err)
 		return o;
-	}
-	add_flag(o, "exists", true);
 	add_number(o, "major", info.major);
 	add_number(o, "minor", info.minor);
 	add_number(o, "size", info.nr_sectors * 512);

@@ -151,11 +151,18 @@ static void upgrade(void)
 	parent_finish(COWD_EXIT_FAILED);
 }
 
+/* @err: of execv(); or of the loader, which ends a program that it cannot load by 127. */
+static const char *why_not(int err)
+{
+	return err == -127 ? "it cannot be loaded; is a library missing?" :
+			     strerror(-err);
+}
+
 void upgrade_checked(int err)
 {
 	if (err)
-		failed("%s: does not run (%d), so the one that runs goes on",
-		       program, -err);
+		failed("%s: does not run: %s; so the one that runs goes on",
+		       program, why_not(err));
 	else
 		upgrade();
 }
