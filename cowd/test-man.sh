@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
 # --help and the manual page of cowd and cowctl know the same options, and the
-# same exit statuses; --version says the version.
+# same exit statuses; --version says the version.  cowctl's page knows each key of
+# status --json, and each state.
 set -eu
 dir=${srcdir:-$(dirname "$0")}
 status=0
@@ -39,4 +40,21 @@ for program in cowd cowctl; do
 	}
 	rm -f $program.help $program.help-options $program.man-options
 done
+
+# The words in quotation marks of report.c and clients.c that status --json prints.
+sed '/^char \*cowd_report_done/,$d' "$dir/report.c" |
+	grep -o 'add[a-z_]*(o, "[a-z_]*"' | cut -d'"' -f2 >keys
+sed -n 's/^\t\[[A-Z]*\] = "\([a-z]*\)",$/\1/p' "$dir/clients.c" >>keys
+[ "$(wc -l <keys)" -gt 50 ] || {
+	echo "the keys of status --json are not found in report.c and clients.c" >&2
+	status=1
+}
+sed -n '/^\.SH JSON/,/^\.SH EXIT/p' "$dir/cowctl.8" | tr -c 'a-z_\n' ' ' >page
+while read -r key; do
+	grep -qw "$key" page || {
+		echo "cowctl.8, JSON: does not tell of $key" >&2
+		status=1
+	}
+done <keys
+rm -f keys page
 exit $status
