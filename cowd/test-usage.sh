@@ -44,6 +44,8 @@ for command in stop upgrade keep grow; do
 done
 says 2 "nosuch: not a command" ./cowctl nosuch
 
+says 1 "$work: is no block device" ../examples/placed mydev "$work"
+
 # Where device-mapper cannot be asked, nothing is said of what there is.
 echo '{ "name": "mydev", "format": "raw", "image": "/no-such.img" }' >"$work/mydev.json"
 if [ ! -e /dev/mapper/control ]; then

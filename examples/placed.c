@@ -29,8 +29,10 @@ static uint64_t device_blocks(const char *path)
 	uint64_t bytes;
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 
-	if (fd < 0 || ioctl(fd, BLKGETSIZE64, &bytes))
+	if (fd < 0)
 		err(1, "%s", path);
+	if (ioctl(fd, BLKGETSIZE64, &bytes))
+		errx(1, "%s: is no block device", path);
 	close(fd);
 	return bytes / 512 / BLOCK_SECTORS;
 }

@@ -10,10 +10,10 @@
 #include <string.h>
 
 static const char usage[] =
-"Usage: cowimg info [-f FORMAT] [--json] IMAGE\n"
+"Usage: cowimg info [-f FORMAT] [-o NAME=VALUE,...] [--json] IMAGE\n"
 "       cowimg create -f FORMAT [-b BACKING -F FORMAT] [OPTION...] IMAGE [SIZE]\n"
-"       cowimg check -f FORMAT [--json] [-r] IMAGE\n"
-"       cowimg map -f FORMAT [--json] IMAGE\n"
+"       cowimg check -f FORMAT [-o NAME=VALUE,...] [--json] [-r] IMAGE\n"
+"       cowimg map -f FORMAT [-o NAME=VALUE,...] [--json] IMAGE\n"
 "       cowimg amend -f FORMAT -o NAME=VALUE,... IMAGE\n"
 "       cowimg convert -f FORMAT -O FORMAT [OPTION...] SOURCE IMAGE\n"
 "\n"
@@ -173,10 +173,11 @@ static int parse(struct job *job, const struct command *command, int argc,
 	while ((c = getopt_long(argc, argv, "b:F:f:hO:o:rs:V", long_options,
 				NULL)) != -1) {
 		if (c == '?')
-			return usage_error("the option is not known or lacks its value");
+			return option_unknown(long_options, argv);
 		if (!strchr(command->options, c))
-			return fail(1, "%s takes no such option; see cowimg --help",
-				    command->name);
+			return fail(1, "%s takes no option %s; see cowimg --help",
+				    command->name,
+				    option_name(long_options, argv, c));
 		if (job_option(job, c))
 			return 1;
 	}

@@ -425,6 +425,8 @@ int main(int argc, char **argv)
 	opterr = 0;
 	while ((c = getopt_long(argc, argv, "b:cf:hikmV", long_options,
 				NULL)) != -1) {
+		if (c == '?')
+			return option_unknown(long_options, argv);
 		if (set_option(&s, &action, c))
 			return 1;
 	}

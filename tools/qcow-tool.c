@@ -56,8 +56,12 @@ int main(int argc, char **argv)
 			printf("%s %s\n", tool_name, PACKAGE_VERSION);
 			return tool_end(0);
 		}
-		if (c == OPT_SOURCE_OPTION && !qcow_tool.source)
+		if (c == OPT_SOURCE_OPTION && !qcow_tool.source) {
+			optopt = c;
 			c = '?';
+		}
+		if (c == '?')
+			return option_unknown(long_options, argv);
 		if (job_option(&job, c))
 			return 1;
 	}

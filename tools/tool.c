@@ -94,6 +94,28 @@ int tool_options_add(struct tool_options *options, char *text)
 
 /* --- The command line ----------------------------------------------------- */
 
+const char *option_name(const struct option *longs, char **argv, int c)
+{
+	static char text[64];
+
+	snprintf(text, sizeof(text), "-%c", c);
+	if (c > ' ' && c <= '~')
+		return text;
+	for (; longs->name; longs++) {
+		if (longs->val != c)
+			continue;
+		snprintf(text, sizeof(text), "--%s", longs->name);
+		return text;
+	}
+	return argv[optind - 1];
+}
+
+int option_unknown(const struct option *longs, char **argv)
+{
+	return fail(1, "option %s: is not known or lacks its value; see %s --help",
+		    option_name(longs, argv, optopt), tool_name);
+}
+
 static int set_block_size(struct job *job)
 {
 	if (tool_size("block size", optarg, &job->block_size))

@@ -5,6 +5,7 @@
 
 #include <libcow/cow.h>
 
+#include <getopt.h>
 #include <json-c/json.h>
 
 /* Exit status of a check, like qemu-img's. */
@@ -70,6 +71,13 @@ enum {
 /* Of the disk, from the second argument.  The error is reported. */
 int job_size(const struct job *job, uint64_t *size);
 
+/*
+ * What getopt_long() did not take (optopt), or a command does not (its code), as
+ * it is written; at once after that call.
+ */
+const char *option_name(const struct option *longs, char **argv, int c);
+/* After '?' of getopt_long(); returns 1. */
+int option_unknown(const struct option *longs, char **argv);
 /* Takes an option that getopt_long() returned; what fails is reported. */
 int job_option(struct job *job, int c);
 /* -b and -F go together.  What fails is reported. */

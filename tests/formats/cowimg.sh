@@ -328,7 +328,7 @@ check "no format of the backing image" says 1 "-b and -F" create -f dscow -b bas
 check "no size" says 1 "a size is needed" create -f raw x
 check "a wrong size" says 1 "size 12q: is no size" create -f raw x 12q
 check "a wrong block size" says 1 "no power of two" create -f dscow -s 5000 -b base.raw -F raw x
-check "an option elsewhere" says 1 "info takes no such option" info --force a.raw
+check "an option elsewhere" says 1 "info takes no option --force" info --force a.raw
 check "an unknown option" says 1 "is not known" info --bogus a.raw
 check "an unknown option of the format" \
 	says 1 "has no such option" create -f raw -o bogus=1 x 1m

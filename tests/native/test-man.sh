@@ -40,6 +40,35 @@ for tool in img2qcow qcow-create qcow2raw; do
 	same_options $tool $tool.1 || status=1
 done
 
+# An option that there is not is named.
+for tool in cowimg\ info dscow_tool img2qcow qcow-create qcow2raw; do
+	for option in --no-such-option -9; do
+		# shellcheck disable=SC2086 # a tool and its command
+		said=$("$bin"/$tool "$option" x 2>&1) && status=1
+		case $said in
+		*"option $option: is not known"*) ;;
+		*) echo "$tool $option: says $said"; status=1 ;;
+		esac
+	done
+done
+said=$("$bin/cowimg" map -r x 2>&1)
+[ "$said" = "cowimg: map takes no option -r; see cowimg --help" ] || { echo "cowimg map -r: says $said"; status=1; }
+
+# The page of dscow_tool knows each key of its JSON.
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+truncate -s 1M "$dir/base"
+"$bin/dscow_tool" -c "$dir/overlay" "$dir/base" >"$dir/log" || status=1
+for action in -i -k; do
+	"$bin/dscow_tool" $action --json "$dir/overlay" >"$dir/json" || status=1
+	keys=$(sed -n 's/^ *"\([a-z-]*\)":.*/\1/p' "$dir/json")
+	[ -n "$keys" ] || { echo "dscow_tool $action --json: no keys"; status=1; }
+	for key in $keys; do
+		sed -n '/^\.Sh JSON/,/^\.Sh ENV/p' "$src/dscow_tool.8" | grep -qE -- "(^| )$key( |\$)" ||
+			{ echo "dscow_tool.8, JSON: does not tell of $key"; status=1; }
+	done
+done
+
 # The page of a plugin, DIR/NAME.c, names the options that the plugin has, and no others.
 plugin_options()
 {
