@@ -5,7 +5,8 @@
  * A plugin is one shared object that holds one image format.  It says what
  * an image is, how large its disk is and where each block lives; libcow and
  * its callers move the data.  docs/plugins.md is the guide; the plugin raw
- * is the smallest example.
+ * is the smallest example, and tests/native/plugin/toy.c one that needs
+ * nothing but this header.
  *
  * Words and units
  *   block    unit of decision of one image, a power of two of bytes, 512
