@@ -2,8 +2,9 @@
 /*
  * raw.c - an image that is the disk, byte for byte: a file or a block device.
  *
- * It is also the smallest plugin, and a good one to begin another from: the
- * required members, one option, nothing else.  No tables, so no restarts.
+ * It is also the smallest plugin, and a good one to begin another of this tree
+ * from: the required members, one option, nothing else.  No tables, so no
+ * restarts.
  */
 #include <libcow/cow-plugin.h>
 
