@@ -13,7 +13,9 @@ fail()
 	failed=1
 }
 
-srcdir=$src "$src/test-script.sh" "$shim" || failed=1
+for test in script trouble; do
+	srcdir=$src "$src/test-$test.sh" "$shim" || failed=1
+done
 
 # says STATUS WORDS ARGUMENT...
 says()
