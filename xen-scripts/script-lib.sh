@@ -151,6 +151,7 @@ for fd in /proc/$$/fd/*; do
 	case $(readlink "$fd") in */xen-hotplug/*) echo "$fd" >>"$WORK/held" ;; esac
 done
 name=${*: -2:1}
+[ ! -e "$WORK/taken" ] || cat "$WORK/taken"
 [ ! -e "$WORK/refuse-cowd" ] || { echo "cowd: $(cat "$WORK/refuse-cowd")" >&2; exit 1; }
 read_only=false
 case " $* " in *' --read-only '*) read_only=true ;; esac

@@ -21,5 +21,40 @@ what="a target with such a path"
 disk w "raw:$work/images/gäst\\x41:wrong"
 refused "target=raw:$work/images/gäst\\x41:wrong: 'wrong' is neither an absolute path of a base nor OPTION=VALUE; write %3A for a colon in a path"
 
+# holds FILE read|write: as a cowd of another disk; the lock is there when it returns.
+holds()
+{
+	rm -f locked
+	perl -e 'use Fcntl; open F, "+<", $ARGV[0]; my $type = $ARGV[1] eq "read" ? F_RDLCK : F_WRLCK;
+		fcntl(F, F_SETLK, pack("s s x![q] q q i x![q]", $type, 0, 0, 0, 0)) or die; open L, ">", "locked"; sleep 600' "$@" &
+	holder=$!
+	until [ -e locked ]; do sleep 0.1; done
+}
+
+# The other comes when the image was made: cowd does it here, before it refuses.
+for other in write read; do
+	what="another, who comes to $other, has the image that was made"
+	disk r "dscow:$work/images/overlay:$work/images/golden"
+	echo "$work/images/overlay: is being written by another program; close it there first" >refuse-cowd
+	[ "$other" = write ] || echo "wrong is no policy" >refuse-cowd
+	mkfifo taken
+	script add &
+	adding=$!
+	until [ -e images/overlay ]; do sleep 0.1; done
+	holds "$work/images/overlay" "$other"
+	: >taken
+	wait "$adding" && fail "add does not fail"
+	[ -e images/overlay ] || fail "the other's image is gone"
+	kill "$holder"
+	wait "$holder" 2>/dev/null
+	rm taken
+done
+
+what="nobody has the image that was made"
+disk w "dscow:$work/images/overlay:$work/images/golden"
+echo "wrong is no policy" >refuse-cowd
+refused "cowd: wrong is no policy"
+[ ! -e images/overlay ] || fail "the image is left"
+
 [ "$failed" = 0 ] && echo "PASS ${0##*/}${1:+ with $1}"
 exit "$failed"

@@ -211,9 +211,23 @@ static int make_image(struct disk *d)
 	return fatal(d, reason(&command, said, ret));
 }
 
+/* Removes a file unless somebody has it: who serves it or reads it has locked it. */
+static void unlink_unlocked(const char *path)
+{
+	struct flock all = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+
+	if (fd < 0)
+		return;
+	if (!fcntl(fd, F_OFD_SETLK, &all))
+		unlink(path);
+	close(fd);
+}
+
 /*
- * An image that was made for nothing.  Another disk may have it meanwhile, which is
- * what cowd says then; and with options of the format it may consist of more files.
+ * An image that was made for nothing.  Another disk may have it meanwhile, and its
+ * cowd may have died, which is what cowd says then; and with options of the format it
+ * may consist of more files.
  */
 static void unmake_image(const struct disk *d, const char *said)
 {
@@ -224,7 +238,7 @@ static void unmake_image(const struct disk *d, const char *said)
 	for (i = 0; i < d->target.create.count; i += 2)
 		if (!strcmp(d->target.create.word[i], "-o"))
 			return;
-	unlink(d->target.image);
+	unlink_unlocked(d->target.image);
 }
 
 /* What @image says that it is an overlay over, as @said by cowimg; NULL: over nothing. */
