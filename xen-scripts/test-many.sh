@@ -112,7 +112,7 @@ $disks setsid -f"
 [ "$(sort started | uniq -c | sed 's/^ *//' | sort -k 2)" = "$each" ] ||
 	fail "started for $disks disks: $(sort started | uniq -c)"
 calls=$(wc -c <xenstore-calls)
-[ "$calls" -le $((25 * disks)) ] || fail "$calls calls to xenstore for $disks disks"
+[ "$calls" -le $((30 * disks)) ] || fail "$calls calls to xenstore for $disks disks"
 [ -z "$(ls -A var/run/xen-hotplug)" ] || fail "left locks"
 
 exec 7>&-

@@ -444,6 +444,7 @@ watches()
 	until_true is_connected
 	until_true grep -q "^cowctl|stop|xen-8-51712$" calls
 	until_true test ! -e devices/xen-8-51712
+	[ ! -e store/backend/vbd/8 ] || fail "made anew: $(ls store/backend/vbd/8/51712)"
 
 	exec 7>&-
 	what="xenstore ends"

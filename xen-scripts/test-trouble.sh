@@ -56,5 +56,53 @@ echo "wrong is no policy" >refuse-cowd
 refused "cowd: wrong is no policy"
 [ ! -e images/overlay ] || fail "the image is left"
 
+# meanwhile COMMAND...: a disk is added, and that happens when cowd is started for it.
+meanwhile()
+{
+	mkfifo taken
+	: >calls
+	toolstack add &
+	adding=$!
+	until grep -q "^cowd|" calls; do sleep 0.1; done
+	"$@"
+	: >taken
+	wait "$adding" && fail "add does not fail"
+	rm taken
+	[ -z "$(ls -A devices)" ] || fail "served: $(ls devices)"
+	unlocked
+}
+vanishes() { rm -r store/backend/vbd/5; }
+is_another() { printf %s "raw:$work/images/another" >"store/$backend/params"; }
+is_read_only() { printf r >"store/$backend/mode"; }
+is_refused() { echo "no" >refuse-cowd; vanishes; }
+
+if [ -n "$shim" ]; then
+	what="a disk vanishes while it is added"
+	disk w "raw:$work/images/golden"
+	meanwhile vanishes
+	[ ! -e store/backend/vbd/5 ] || fail "made anew: $(ls "store/$backend")"
+	what="a disk vanishes while it is added, and cowd refuses"
+	disk w "raw:$work/images/golden"
+	meanwhile is_refused
+	[ ! -e store/backend/vbd/5 ] || fail "made anew: $(ls "store/$backend")"
+	what="a disk vanished before"
+	disk w "raw:$work/images/golden"
+	vanishes
+	script add && fail "add does not fail"
+	[ ! -e store/backend/vbd/5 ] || fail "made anew: $(ls "store/$backend")"
+	for other in is_another is_read_only; do
+		what="a disk $other while it is added"
+		disk w "raw:$work/images/golden"
+		meanwhile "$other"
+		[ -z "$(node hotplug-status)$(node node)" ] || fail "says $(node hotplug-status)"
+	done
+	what="another writes to xenstore, so that ours is to be repeated"
+	disk w "raw:$work/images/golden"
+	: >again
+	adds
+	[ ! -e again ] || fail "writes in no transaction"
+	removes
+fi
+
 [ "$failed" = 0 ] && echo "PASS ${0##*/}${1:+ with $1}"
 exit "$failed"

@@ -42,6 +42,7 @@ struct disk {
 	struct xs_handle *xs;
 	const char *path;	/* in xenstore */
 	char *name;		/* of the device */
+	const char *params, *mode;	/* as they were read; NULL: there are none */
 	struct target target;
 	bool read_only;
 	bool made;		/* the image, by us */
@@ -61,18 +62,70 @@ static char *node(const struct disk *d, const char *key)
 	return xs_read(d->xs, XBT_NULL, text("%s/%s", d->path, key), &len);
 }
 
-static int set_node(const struct disk *d, const char *key, const char *value)
+struct pair {
+	const char *key, *value;
+};
+
+static bool is_as_read(const struct disk *d, xs_transaction_t t, const char *key,
+		       const char *was)
 {
-	if (xs_write(d->xs, XBT_NULL, text("%s/%s", d->path, key), value,
-		     (unsigned int)strlen(value)))
-		return 0;
-	return errno ? -errno : -EIO;
+	unsigned int len;
+	char *now = xs_read(d->xs, t, text("%s/%s", d->path, key), &len);
+	bool same = now && was ? !strcmp(now, was) : !now && !was;
+
+	free(now);
+	return same;
+}
+
+/*
+ * A disk may vanish while we work for it, and even come again as another one: to
+ * write then would make the folders of its backend anew, or be taken for the
+ * other's.  So -ENOENT if it is not as it was read.
+ */
+static int try_to_write(const struct disk *d, xs_transaction_t t,
+			const struct pair *pairs)
+{
+	errno = 0;
+	if (!d->params || !is_as_read(d, t, "params", d->params) ||
+	    !is_as_read(d, t, "mode", d->mode))
+		return -ENOENT;
+	for (; pairs->key; pairs++) {
+		errno = 0;
+		if (!xs_write(d->xs, t, text("%s/%s", d->path, pairs->key),
+			      pairs->value, (unsigned int)strlen(pairs->value)))
+			return errno ? -errno : -EIO;
+	}
+	return 0;
+}
+
+/* All of @pairs or none; the last has no key. */
+static int set_nodes(const struct disk *d, const struct pair *pairs)
+{
+	xs_transaction_t t;
+	int err;
+
+	for (;;) {
+		t = xs_transaction_start(d->xs);
+		if (t == XBT_NULL)
+			return errno ? -errno : -EIO;
+		err = try_to_write(d, t, pairs);
+		if (xs_transaction_end(d->xs, t, err) || err)
+			return err;
+		/* Somebody else wrote there meanwhile. */
+		if (errno != EAGAIN)
+			return errno ? -errno : -EIO;
+	}
 }
 
 static int fatal(const struct disk *d, const char *sentence)
 {
-	set_node(d, "hotplug-error", text("%.*s", SENTENCE_MAX, sentence));
-	set_node(d, "hotplug-status", "error");
+	const struct pair pairs[] = {
+		{ "hotplug-error", text("%.*s", SENTENCE_MAX, sentence) },
+		{ "hotplug-status", "error" },
+		{ NULL, NULL },
+	};
+
+	set_nodes(d, pairs);
 	syslog(LOG_ERR, "%s: %s", d->name, sentence);
 	return -EIO;
 }
@@ -376,6 +429,49 @@ static int serve(struct disk *d)
 
 /* ---- what is asked for --------------------------------------------------- */
 
+static time_t seconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec;
+}
+
+/* Under the lock. */
+static void stop(const struct disk *d)
+{
+	struct words command = { { "cowctl", "stop", d->name, NULL }, 3, false };
+	const struct timespec pause = { 0, REMOVE_PAUSE_MS * 1000000L };
+	time_t end = seconds() + REMOVE_S;
+	char said[SAID_MAX];
+	int status;
+
+	for (;;) {
+		status = run_for(&command, RUN_STDERR, said, STOP_S);
+		/* 3: there is no such device. */
+		if (!status || status == 3 || seconds() >= end)
+			break;
+		nanosleep(&pause, NULL);
+	}
+	if (status == -ETIMEDOUT)
+		syslog(LOG_ERR, "%s: cowctl stop did not end within %d s", d->name, STOP_S);
+	else if (status && status != 3)
+		syslog(LOG_ERR, "%s: %s", d->name, reason(&command, said, status));
+}
+
+static int set_device(const struct disk *d, const char *device, dev_t number)
+{
+	const struct pair pairs[] = {
+		{ "node", device },
+		{ "physical-device", text("%x:%x", major(number), minor(number)) },
+		{ "physical-device-path", device },
+		{ "hotplug-status", "connected" },
+		{ NULL, NULL },
+	};
+
+	return set_nodes(d, pairs);
+}
+
 static int connect_nodes(struct disk *d)
 {
 	char *device = text("%s%s", DEVICES, d->name);
@@ -384,18 +480,16 @@ static int connect_nodes(struct disk *d)
 
 	if (stat(device, &st))
 		return fatal(d, text("%s: %s", device, strerror(errno)));
-	err = set_node(d, "node", device);
-	if (!err)
-		err = set_node(d, "physical-device",
-			       text("%x:%x", major(st.st_rdev), minor(st.st_rdev)));
-	if (!err)
-		err = set_node(d, "physical-device-path", device);
-	if (!err)
-		err = set_node(d, "hotplug-status", "connected");
-	if (err)
+	err = set_device(d, device, st.st_rdev);
+	if (err == -ENOENT) {
+		syslog(LOG_INFO, "%s: its disk is gone or another one by now, so it is not served",
+		       d->name);
+		stop(d);
+	} else if (err) {
 		return fatal(d, text("%s: cannot be written to xenstore: %s",
 				     d->path, strerror(-err)));
-	return 0;
+	}
+	return err;
 }
 
 /* One name for one disk of one domain, so that remove needs to know nothing else. */
@@ -418,15 +512,15 @@ static int disk_init(struct disk *d, struct xs_handle *xs, const char *path)
 int disk_add(struct xs_handle *xs, const char *path)
 {
 	struct disk d;
-	char *params, *mode;
 	int err;
 
-	if (disk_init(&d, xs, path))
+	err = disk_init(&d, xs, path);
+	d.params = node(&d, "params");
+	d.mode = node(&d, "mode");
+	if (err)
 		return fatal(&d, text("%s: is no path of a disk", path));
-	params = node(&d, "params");
-	mode = node(&d, "mode");
-	d.read_only = !mode || !strchr(mode, 'w');
-	if (target_parse(&d.target, params ? params : ""))
+	d.read_only = !d.mode || !strchr(d.mode, 'w');
+	if (target_parse(&d.target, d.params ? d.params : ""))
 		return fatal(&d, d.target.error);
 	err = lock(&d);
 	if (err)
@@ -438,40 +532,17 @@ int disk_add(struct xs_handle *xs, const char *path)
 	return err;
 }
 
-static time_t seconds(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec;
-}
-
 int disk_remove(struct xs_handle *xs, const char *path)
 {
-	struct words command = { { "cowctl", "stop", NULL }, 2, false };
-	const struct timespec pause = { 0, REMOVE_PAUSE_MS * 1000000L };
-	time_t end = seconds() + REMOVE_S;
-	char said[SAID_MAX];
 	struct disk d;
-	int status, err;
+	int err;
 
 	err = disk_init(&d, xs, path);
 	if (!err)
 		err = lock(&d);
 	if (err)
 		return err;
-	words_add(&command, d.name);
-	for (;;) {
-		status = run_for(&command, RUN_STDERR, said, STOP_S);
-		/* 3: there is no such device. */
-		if (!status || status == 3 || seconds() >= end)
-			break;
-		nanosleep(&pause, NULL);
-	}
+	stop(&d);
 	unlock(&d);
-	if (status == -ETIMEDOUT)
-		syslog(LOG_ERR, "%s: cowctl stop did not end within %d s", d.name, STOP_S);
-	else if (status && status != 3)
-		syslog(LOG_ERR, "%s: %s", d.name, reason(&command, said, status));
 	return 0;
 }
