@@ -62,6 +62,8 @@ becomes 'dmu:raw:/a,xvda,r,devtype=cdrom' 'xvda|r|cdrom|block-dmu|raw:/a'
 [ "$("$src/dmu-xl" disk 'dmu:raw:/a,xvda,w,direct-io-safe,backend=disks,discard')" = \
 	'vdev=xvda,access=w,direct-io-safe,backend=disks,discard,script=block-dmu,target=raw:/a' ] ||
 	fail "settings: $("$src/dmu-xl" disk 'dmu:raw:/a,xvda,w,direct-io-safe,backend=disks,discard')"
+# An overlay whose base lies elsewhere is refused by cowd; this line names the base.
+becomes 'dmu:qcow:/srv/a:/golden/b,sda1,w' 'sda1|w|disk|block-dmu|qcow:/srv/a:/golden/b'
 refuses 'dmu:dscow:/a' 'should be dmu:FORMAT:IMAGE[:BASE],DEVICE[,MODE]'
 refuses 'dmu:dscow:/a,0xcz,w' '0xcz is no device'
 refuses 'dmu:dscow:/a,xvda,w,script=block' 'script=block: is said by'
@@ -131,7 +133,10 @@ calls "<block-attach><0><vdev=xvda1,access=w,backend=0,script=block-dmu,target=r
 	block-attach 0 tap:aio:/a /dev/xvda1 w 0
 calls "<block-attach><guest><vdev=xvda,access=r,script=block-dmu,target=qcow2:/a:/b>" \
 	block-attach guest dmu:qcow2:/a:/b,xvda,r
-calls "<block-attach><guest><phy:/dev/x,xvdb,w>" block-attach guest phy:/dev/x xvdb w
+calls "<block-attach><guest><phy:/dev/x><xvdb><w>" block-attach guest phy:/dev/x xvdb w
+calls "<block-attach><guest><vdev=xvdb><target=/a,b>" block-attach guest vdev=xvdb target=/a,b
+calls "<block-attach><guest><vdev=xvda,access=w,script=block-dmu,target=raw:/a>" \
+	block-attach guest ' tap:aio:/a' xvda w
 calls "<destroy><two words><>" destroy 'two words' ''
 "$src/dmu-xl" create bad.cfg >out 2>err && fail "takes bad.cfg"
 [ ! -s out ] || fail "calls xl for bad.cfg"
