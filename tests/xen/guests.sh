@@ -112,10 +112,12 @@ reads_only()
 	ok "a read-only disk"
 }
 
-# refused WORDS DISK: xl shows the sentence, and nothing is left.
+# refused WORDS DISK: xl shows the sentence, and nothing is left. The words stand not in the
+# line, which xl may show, too.
 refused()
 {
 	guest refused pv "'$2'" </dev/null
+	[[ $2 != *"$1"* ]] || die "$1 is found in the line itself"
 	dmu-xl create -q refused.cfg >out 2>&1 && { fail "boots with $2"; xl destroy refused; }
 	grep -q -- "$1" out || fail "$2: xl does not say '$1': $(cat out)"
 	nothing_left "$2"
@@ -126,9 +128,9 @@ refuses()
 {
 	[ -e /tmp/reader.dscow ] || cowimg create -f dscow -b /dev/vols/Fedora4 -F raw /tmp/reader.dscow || die "cowimg"
 	refused 'name its base after it' 'dmu:dscow:/tmp/none.dscow,xvda,w'
-	refused '/dev/vols/none' 'dmu:dscow:/tmp/none.dscow:/dev/vols/none,xvda,w'
+	refused '/dev/vols/none: cannot be opened' 'dmu:dscow:/tmp/none.dscow:/dev/vols/none,xvda,w'
 	refused 'colour is no option' 'dmu:dscow:/tmp/reader.dscow:colour=red,xvda,w'
-	refused 'bochs' 'dmu:bochs:/tmp/reader.dscow,xvda,w'
+	refused 'no plugin for the format bochs' 'dmu:bochs:/tmp/reader.dscow,xvda,w'
 	refused 'not over' "dmu:dscow:/tmp/reader.dscow:$work/golden.img,xvda,w"
 	[ ! -e /tmp/none.dscow ] || fail "an image is left"
 }

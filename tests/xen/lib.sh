@@ -162,7 +162,15 @@ ends()
 	gone "$1" || fail "$1 is still there"
 }
 
-no_backend() { [ -z "$(xenstore-ls /local/domain/0/backend/vbd 2>/dev/null)" ]; }
+# The folder is there since the first disk, or not yet; what cannot be asked is no answer.
+no_backend()
+{
+	local left
+	xenstore-exists /local/domain/0 || return
+	! xenstore-exists /local/domain/0/backend/vbd || {
+		left=$(xenstore-ls /local/domain/0/backend/vbd) && [ -z "$left" ]
+	}
+}
 
 no_cowd() { [ -z "$(ps -C cowd -o pid=)" ]; }
 no_keeper() { [ -z "$(ps -C cowctl -o pid=)" ]; }
@@ -172,7 +180,8 @@ nothing_left()
 {
 	local left
 	no_backend || fail "$1: left in xenstore: $(xenstore-ls /local/domain/0/backend/vbd)"
-	left=$(dmsetup ls --target userspace | grep -v '^No devices')
+	left=$(dmsetup ls --target userspace) || fail "$1: dmsetup ls says $?"
+	left=$(grep -v '^No devices' <<<"$left")
 	[ -z "$left" ] || fail "$1: left the device $left"
 	# guests.sh has a volume of its own; all else is of cowd, of the golden image too.
 	left=$(losetup -a | grep -v "^${volume:-none}:")
