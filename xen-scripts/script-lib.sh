@@ -146,13 +146,30 @@ END_PROGRAM
 
 # A device is a file with the state of its cowd, and a node.
 program cowd <<'END_PROGRAM'
-note cowd "$@"
+[ -n "${CHILD:-}" ] || note cowd "$@"
 for fd in /proc/$$/fd/*; do
 	case $(readlink "$fd") in */xen-hotplug/*) echo "$fd" >>"$WORK/held" ;; esac
 done
 name=${*: -2:1}
 [ ! -e "$WORK/taken" ] || cat "$WORK/taken"
 [ ! -e "$WORK/refuse-cowd" ] || { echo "cowd: $(cat "$WORK/refuse-cowd")" >&2; exit 1; }
+if [ -e "$WORK/used-by" ] && [ -e "$WORK/devices/$(cat "$WORK/used-by")" ]; then
+	by=/dev/mapper/$(cat "$WORK/used-by")
+	[ ! -e "$WORK/used-by-another" ] || by="another program; it can be written by one only"
+	echo "cowd: ${*: -1}: is in use by $by" >&2
+	exit 1
+fi
+# As the real one, who started it only waits, and may be ended.
+if [ -e "$WORK/starting" ] && [ -z "${CHILD:-}" ]; then
+	CHILD=yes setsid "$0" "$@" &
+	wait
+	exit
+fi
+[ -z "${CHILD:-}" ] || printf '%s\n' starting "$2" "${*: -1}" false >"$WORK/devices/$name"
+for i in {1..900}; do
+	[ -e "$WORK/starting" ] || break
+	sleep 0.1
+done
 read_only=false
 case " $* " in *' --read-only '*) read_only=true ;; esac
 for i in {1..300}; do
@@ -174,10 +191,14 @@ status)
 	printf '[\n  {\n    "name":"%s",\n    "state":"%s",\n    "format":"%s",\n    "image":"%s",\n    "device":{\n      "exists":true,\n      "read_only":%s\n    }\n  }\n]\n' \
 		"$name" "$state" "$format" "${image//\"/\\\"}" "${read_only:-false}"
 	;;
-keep) note cowctl "$@" ;;
+keep)
+	note cowctl "$@"
+	while [ -e "$WORK/keeps" ]; do sleep 0.1; done
+	;;
 stop)
 	note cowctl "$@"
 	[ -e "$WORK/devices/$2" ] || { echo "cowctl: $2: no cowd serves a device of that name" >&2; exit 3; }
+	! grep -q '^starting$' "$WORK/devices/$2" || { echo "cowctl: $2: its cowd lives, but does not listen; is it starting or ending?" >&2; exit 1; }
 	[ ! -e "$WORK/busy" ] || { sleep 1; echo "cowctl: $2 is in use (open 1 times)" >&2; exit 1; }
 	[ ! -e "$WORK/slow" ] || exec sleep 600
 	[ ! -e "$WORK/used" ] || { cat "$WORK/used" >&2; rm "$WORK/used"; exit 1; }
@@ -219,20 +240,22 @@ while [ "${1#-}" != "$1" ]; do shift; done
 exec "$@"
 END_PROGRAM
 
-sed -e "s|@s*bindir@|$work/bin|g; s|/run/systemd/system|$systemd|; s|/dev/mapper/|$work/dev/mapper/|g" \
+sed -e "s|@s*bindir@|$work/bin|g; s|/run/systemd/system|$systemd|; s|/run/cowd/|$work/run/cowd/|; s|/dev/mapper/|$work/dev/mapper/|g" \
 	"$src/block-dmu.in" >xen/block-dmu || exit 1
 cp "$src/dmu-target.sh" xen/
 chmod +x xen/block-dmu
 
 # ---- the test --------------------------------------------------------------
 
-backend=backend/vbd/5/51712
-name=xen-5-51712
+# A domain that no other run of this has at the same time: keepers are looked for by name.
+domain=$$
+backend=backend/vbd/$domain/51712
+name=xen-$domain-51712
 
 # disk MODE TARGET: what xl writes for a disk, and a host on which nothing happened.
 disk()
 {
-	rm -rf store calls syslog refuse-* used slow busy backing* held run/systemd/* run/cowd/* devices/* dev/mapper/* images/*
+	rm -rf store calls syslog refuse-* used used-by used-by-another starting keeps again taken slow busy backing* held run/systemd/* run/cowd/* devices/* dev/mapper/* images/*
 	mkdir -p "store/$backend"
 	printf %s "$1" >"store/$backend/mode"
 	printf %s "$2" >"store/$backend/params"
@@ -257,6 +280,7 @@ lines() { [ $# = 0 ] || printf '%s\n' "$@"; }
 # calls_are LINE...: what was called, but for what keeps a device, which comes last.
 calls_are()
 {
+	sed -i -E 's/(\|--unit=cowd-[^|]*-)[0-9]+\|/\1PID|/' calls
 	lines "$@" | cmp -s - calls || fail "called: $(cat calls)"
 }
 
@@ -317,4 +341,15 @@ removes()
 	script remove || fail "remove: status $?"
 	[ -z "$(ls -A devices)$(ls -A dev/mapper)" ] || fail "left $(ls devices dev/mapper)"
 	unlocked
+}
+
+# until_true COMMAND...
+until_true()
+{
+	local i
+	for i in $(seq 300); do
+		"$@" && return
+		sleep 0.1
+	done
+	fail "waited 30 s for: $*"
 }

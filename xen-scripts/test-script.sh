@@ -16,6 +16,7 @@ calls_are "cowimg|create|-f|dscow|-b|$work/images/golden|-F|raw|$work/images/ove
 
 what="added twice"
 script add || fail "status $?"
+kept
 connected
 calls_are
 
@@ -109,10 +110,10 @@ disk w "raw:$work/images/a%22%5C%20b"
 : >'images/a"\ b'
 mkdir run/systemd/system
 adds
-unit="--property=Before=xendomains.service libvirt-guests.service|--property=After=remote-fs.target blk-availability.service iscsid.service multipathd.service|--property=RequiresMountsFor=\"$work/images/a\\\"\\\\ b\""
-calls_are "systemd-run|--quiet|--scope|--collect|--unit=cowd-$name|$unit|cowd|-p|raw|$name|$work/images/a\"\\ b" \
+unit="--property=TimeoutStopSec=180|--property=Before=xendomains.service libvirt-guests.service|--property=After=remote-fs.target blk-availability.service iscsid.service multipathd.service|--property=RequiresMountsFor=\"$work/images/a\\\"\\\\ b\""
+calls_are "systemd-run|--quiet|--scope|--collect|--unit=cowd-$name-1-PID|$unit|cowd|-p|raw|$name|$work/images/a\"\\ b" \
 	"cowd|-p|raw|$name|$work/images/a\"\\ b" \
-	"systemd-run|--quiet|--scope|--collect|--unit=cowd-$name-keep|$unit|setsid|-f|cowctl|keep|$name"
+	"systemd-run|--quiet|--scope|--collect|--unit=cowd-$name-keep-PID|$unit|setsid|-f|cowctl|keep|$name"
 removes
 
 what="a host with systemd, and all that the disk stands on"
@@ -155,6 +156,8 @@ disk w "dscow:$work/images/overlay:$work/images/golden"
 toolstack add &
 toolstack add || fail "status $?"
 wait $! || fail "the other's status $?"
+both_kept() { [ "$(grep -c '^cowctl|keep|' calls)" = 2 ]; }
+until_true both_kept
 kept
 connected
 [ "$(grep -c '^cowimg|' calls) $(grep -c '^cowd|' calls)" = "1 1" ] || fail "called: $(cat calls)"
@@ -162,10 +165,10 @@ removes
 
 what="another disk's device is none of ours"
 disk w "raw:$work/images/golden"
-echo running >devices/xen-5-5171
-echo running >devices/xen-15-51712
+echo running >devices/xen-$domain-5171
+echo running >devices/xen-1$domain-51712
 adds
-rm devices/xen-5-5171 devices/xen-15-51712
+rm devices/xen-$domain-5171 devices/xen-1$domain-51712
 removes
 
 for sentence in "$name is in use (open 1 times)" \
@@ -227,6 +230,7 @@ what="the same while that goes on"
 ln -s golden images/link
 again w "raw:$work/images/link"
 script add || fail "status $?"
+kept
 connected
 rm busy
 removes
@@ -321,17 +325,6 @@ removes
 # tells PATH: xenstore tells the watcher.
 tells() { echo "$1" >&7; }
 
-# until_true COMMAND...
-until_true()
-{
-	local i
-	for i in $(seq 300); do
-		"$@" && return
-		sleep 0.1
-	done
-	fail "waited 30 s for: $*"
-}
-
 # printf_disk MODE TARGET SCRIPT: the script last: it makes it ours.
 printf_disk()
 {
@@ -392,6 +385,13 @@ watches()
 	kept
 	connected
 	calls_are "cowctl|stop|$name" "cowd|-p|raw|$name|$work/images/second"
+	what="xenstore does not say whether a disk is there"
+	: >calls
+	: >refuse-to-read-script
+	tells "$backend"
+	sleep 2
+	rm refuse-to-read-script
+	calls_are
 	# Whoever adds it again says so in xenstore.
 	what="more events of a disk that is served"
 	printf marked >"store/$backend/hotplug-status"
@@ -406,15 +406,15 @@ watches()
 	# One of ours after each, by which is seen that it was passed over.
 	what="disks of others, one that was refused, and nonsense"
 	watched /etc/xen/scripts/block
-	mkdir -p store/backend/vbd/6/51712 store/backend/vbd/7/51712
-	printf block-dmu >store/backend/vbd/6/51712/script
-	printf error >store/backend/vbd/6/51712/hotplug-status
-	printf "raw:%s" "$work/images/golden" >store/backend/vbd/6/51712/params
+	mkdir -p store/backend/vbd/6$domain/51712 store/backend/vbd/7$domain/51712
+	printf block-dmu >store/backend/vbd/6$domain/51712/script
+	printf error >store/backend/vbd/6$domain/51712/hotplug-status
+	printf "raw:%s" "$work/images/golden" >store/backend/vbd/6$domain/51712/params
 	tells "$backend"
-	tells backend/vbd/6/51712
+	tells backend/vbd/6$domain/51712
 	tells backend/vbd/x/y
 	tells backend/vbd//
-	name=xen-7-51712 backend=backend/vbd/7/51712
+	name=xen-7$domain-51712 backend=backend/vbd/7$domain/51712
 	# The script last: it makes it ours, and events before may still be looked at.
 	printf "raw:%s" "$work/images/golden" >"store/$backend/params"
 	printf r >"store/$backend/mode"
@@ -426,7 +426,7 @@ watches()
 
 	# Guests whose disk is slow to be served hold nobody up, nor does its end.
 	what="a disk vanishes while it is added"
-	name=xen-8-51712 backend=backend/vbd/8/51712
+	name=xen-8$domain-51712 backend=backend/vbd/8$domain/51712
 	: >calls
 	: >slow-cowd
 	printf_disk w "raw:$work/images/golden" block-dmu
@@ -434,17 +434,17 @@ watches()
 	until_true grep -q "^cowd|.*|$name|" calls
 	rm -r "store/$backend"
 	tells "$backend"
-	name=xen-9-51712 backend=backend/vbd/9/51712
+	name=xen-9$domain-51712 backend=backend/vbd/9$domain/51712
 	printf_disk w "raw:$work/images/golden" block-dmu
 	tells "$backend"
 	until_true grep -q "^cowd|.*|$name|" calls
 	[ -e slow-cowd ] || fail "the other came to its end before"
-	grep -q "^cowctl|stop|xen-8-" calls && fail "removed while it is added"
+	grep -q "^cowctl|stop|xen-8$domain-" calls && fail "removed while it is added"
 	rm slow-cowd
 	until_true is_connected
-	until_true grep -q "^cowctl|stop|xen-8-51712$" calls
-	until_true test ! -e devices/xen-8-51712
-	[ ! -e store/backend/vbd/8 ] || fail "made anew: $(ls store/backend/vbd/8/51712)"
+	until_true grep -q "^cowctl|stop|xen-8$domain-51712$" calls
+	until_true test ! -e devices/xen-8$domain-51712
+	[ ! -e "store/backend/vbd/8$domain/51712" ] || fail "made anew: $(ls "store/backend/vbd/8$domain/51712")"
 
 	exec 7>&-
 	what="xenstore ends"
@@ -454,15 +454,15 @@ watches()
 	what="disks vanished while nobody watched"
 	: >calls
 	rm -r "store/$backend"
-	printf %s running >devices/xen-3-51712
-	ln -s /dev/null dev/mapper/xen-3-51712
-	: >run/cowd/xen-3-51712.json
+	printf %s running >devices/xen-3$domain-51712
+	ln -s /dev/null dev/mapper/xen-3$domain-51712
+	: >run/cowd/xen-3$domain-51712.json
 	: >run/cowd/mine.json
 	"$shim" watch &
 	watcher=$!
 	exec 7>events
-	until_true grep -q "^cowctl|stop|xen-9-51712$" calls
-	until_true grep -q "^cowctl|stop|xen-3-51712$" calls
+	until_true grep -q "^cowctl|stop|xen-9$domain-51712$" calls
+	until_true grep -q "^cowctl|stop|xen-3$domain-51712$" calls
 	[ "$(grep -c . calls)" = 2 ] || fail "called $(cat calls)"
 	exec 7>&-
 	wait "$watcher"

@@ -50,6 +50,9 @@ takes dscow:/tmp/fedora4.dscow:/dev/vols/Fedora4 w \
 takes qcow2:/a:/b:base-format=qcow:block-size=128k:size=2g r \
 	'cowd|-p|qcow2|--allow-backing|/b|--read-only|xen-5-51712|/a' \
 	'cowimg|create|-f|qcow2|-s|128k|-b|/b|-F|qcow|/a|2g'
+# What a tap: line becomes allows no base elsewhere; cowd refuses one, unless it is named.
+takes qcow:/srv/a w 'cowd|-p|qcow|xen-5-51712|/srv/a'
+takes qcow:/srv/a:/golden/b w 'cowd|-p|qcow|--allow-backing|/golden/b|xen-5-51712|/srv/a'
 takes raw:/dev/vg/disk w 'cowd|-p|raw|xen-5-51712|/dev/vg/disk'
 takes raw:/disk r 'cowd|-p|raw|--read-only|xen-5-51712|/disk'
 takes ram:/dev/shm/disk:size=1g w 'cowd|-p|ram|xen-5-51712|/dev/shm/disk' \

@@ -71,7 +71,7 @@ meanwhile()
 	[ -z "$(ls -A devices)" ] || fail "served: $(ls devices)"
 	unlocked
 }
-vanishes() { rm -r store/backend/vbd/5; }
+vanishes() { rm -r "store/backend/vbd/$domain"; }
 is_another() { printf %s "raw:$work/images/another" >"store/$backend/params"; }
 is_read_only() { printf r >"store/$backend/mode"; }
 is_refused() { echo "no" >refuse-cowd; vanishes; }
@@ -80,16 +80,16 @@ if [ -n "$shim" ]; then
 	what="a disk vanishes while it is added"
 	disk w "raw:$work/images/golden"
 	meanwhile vanishes
-	[ ! -e store/backend/vbd/5 ] || fail "made anew: $(ls "store/$backend")"
+	[ ! -e store/backend/vbd/$domain ] || fail "made anew: $(ls "store/$backend")"
 	what="a disk vanishes while it is added, and cowd refuses"
 	disk w "raw:$work/images/golden"
 	meanwhile is_refused
-	[ ! -e store/backend/vbd/5 ] || fail "made anew: $(ls "store/$backend")"
+	[ ! -e store/backend/vbd/$domain ] || fail "made anew: $(ls "store/$backend")"
 	what="a disk vanished before"
 	disk w "raw:$work/images/golden"
 	vanishes
 	script add && fail "add does not fail"
-	[ ! -e store/backend/vbd/5 ] || fail "made anew: $(ls "store/$backend")"
+	[ ! -e store/backend/vbd/$domain ] || fail "made anew: $(ls "store/$backend")"
 	for other in is_another is_read_only; do
 		what="a disk $other while it is added"
 		disk w "raw:$work/images/golden"
@@ -103,6 +103,94 @@ if [ -n "$shim" ]; then
 	[ ! -e again ] || fail "writes in no transaction"
 	removes
 fi
+
+what="paths as systemd does not take them"
+disk w "dscow:$work/images/../images//./overlay:$work/images/golden:allow-backing=/../x/..:allow-write=/y/"
+mkdir run/systemd/system
+adds
+grep -qF "|--property=RequiresMountsFor=\"$work/images/overlay\" \"$work/images/golden\" \"/\" \"/y\"|cowd|" calls ||
+	fail "called: $(cat calls)"
+removes
+
+# ---- others, who are slow --------------------------------------------------
+
+old=xen-4$domain-51712
+# An image that is served for a disk which xenstore has no more: its remove is under way.
+used_by_old()
+{
+	disk w "raw:$work/images/golden"
+	echo "$old" >used-by
+	printf '%s\n' running raw "$work/images/golden" false >"devices/$old"
+	: >"run/cowd/$old.json"
+}
+
+what="a guest boots anew, and its old disk is slow to go"
+for way in '' another; do
+	used_by_old
+	[ -z "$way" ] || : >used-by-another
+	echo "cowctl: $old is in use (open 1 times)" >used
+	adds
+	calls_are "cowd|-p|raw|$name|$work/images/golden" "cowctl|stop|$old" \
+		"cowd|-p|raw|$name|$work/images/golden" "cowctl|stop|$old" \
+		"cowd|-p|raw|$name|$work/images/golden"
+	removes
+done
+
+what="the image is in use for another disk that is there"
+for way in '' another; do
+	used_by_old
+	by=/dev/mapper/$old
+	[ -z "$way" ] || { : >used-by-another; by="another program; it can be written by one only"; }
+	mkdir -p store/backend/vbd/4$domain/51712
+	printf raw:/x >store/backend/vbd/4$domain/51712/params
+	add_fails "cowd: $work/images/golden: is in use by $by"
+	calls_are "cowd|-p|raw|$name|$work/images/golden"
+done
+
+what="the cowd of then is at its end"
+disk w "raw:$work/images/golden"
+adds
+sed -i '1s/.*/ending/' "devices/$name"
+(sleep 1; rm "devices/$name" "dev/mapper/$name") &
+adds
+calls_are "cowd|-p|raw|$name|$work/images/golden"
+sed -i '1s/.*/flushing/' "devices/$name"
+rm -r "store/$backend/"{hotplug-status,physical-device}
+what="the cowd of then does not come to its end"
+add_fails "$name is still flushing; try again later"
+calls_are
+unlocked
+
+no_keeper() { ! pgrep -f "cowctl keep $name\$" >/dev/null; }
+what="added twice, and its keeper lives"
+disk w "raw:$work/images/golden"
+: >keeps
+adds
+script add || fail "status $?"
+sleep 0.5
+calls_are
+rm keeps
+until_true no_keeper
+what="added twice, and its keeper does not live"
+script add || fail "status $?"
+kept
+connected
+calls_are
+removes
+
+# The toolstack ends a script after 40 seconds, and then nobody would say why.
+what="cowd is slow to start"
+nothing_served() { [ -z "$(ls devices)" ]; }
+disk w "raw:$work/images/golden"
+: >starting
+began=$SECONDS
+add_fails "$name is still starting; try again later"
+[ $((SECONDS - began)) -lt 45 ] || fail "took $((SECONDS - began)) s"
+unlocked
+rm starting
+until_true nothing_served
+grep -q "^cowctl|stop|$name\$" calls || fail "called: $(cat calls)"
+rm -f "$locks"/*
 
 [ "$failed" = 0 ] && echo "PASS ${0##*/}${1:+ with $1}"
 exit "$failed"

@@ -7,10 +7,12 @@
  * that the scripts of Xen take for it; whatever was done before, add and remove
  * can be done again.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <json.h>
 #include <libgen.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,9 +21,10 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <syslog.h>
-#include <time.h>
 #include <unistd.h>
 #include <xenstore.h>
+
+#include <common/clock.h>
 
 #include "disk.h"
 #include "paths.h"
@@ -33,6 +36,12 @@
  * the toolstack ends who takes 40 seconds.  Who waits for an answer is ended, what
  * cowd does for it goes on.
  */
+#define ADD_S		25	/* cowctl status may take ten seconds more */
+#define ADD_TRIES_S	20	/* of it; after that only what was begun goes on */
+#define ADD_LEAST_S	3
+#define LATER_S		180
+#define END_OTHER_S	5
+#define TRY_PAUSE_MS	500
 #define REMOVE_S	20
 #define STOP_S		10
 #define REMOVE_PAUSE_MS	200
@@ -48,9 +57,17 @@ struct disk {
 	bool made;		/* the image, by us */
 	char *lock_path;
 	int lock;
+	int64_t began;		/* ms */
+	unsigned int tries;	/* to start cowd */
 };
 
-enum state { NONE, DEAD, ALIVE };
+enum state { NONE, DEAD, ALIVE, CHANGING };
+
+/* Whole seconds since we began. */
+static int age(const struct disk *d)
+{
+	return (int)((clock_now_ms() - d->began) / 1000);
+}
 
 /* ---- xenstore ------------------------------------------------------------ */
 
@@ -201,7 +218,23 @@ static enum state look(const struct disk *d, struct json_object **served)
 	state = json_text(*served, "state");
 	if (!*state)
 		return NONE;
-	return strcmp(state, "dead") ? ALIVE : DEAD;
+	if (!strcmp(state, "dead"))
+		return DEAD;
+	return !strcmp(state, "running") || !strcmp(state, "upgrading") ?
+	       ALIVE : CHANGING;
+}
+
+/*
+ * One that ends has the name for a moment longer: to take its device would be to
+ * lose it.  CHANGING: it goes on and on.
+ */
+static enum state look_until_settled(const struct disk *d, struct json_object **served)
+{
+	enum state state;
+
+	while ((state = look(d, served)) == CHANGING && age(d) < ADD_TRIES_S)
+		clock_sleep_ms(REMOVE_PAUSE_MS);
+	return state;
 }
 
 static bool same_file(const char *a, const char *b)
@@ -338,9 +371,30 @@ static int check_base(struct disk *d)
 			     d->target.image, below, d->target.base));
 }
 
-/* As systemd reads a list of paths. */
-static char *quoted(const char *path)
+/* The same path without ".." and what else systemd refuses, as realpath -sm has it. */
+static char *plain_path(const char *path)
 {
+	char *rest = text("%s", path), *out = text("%s/", path), *part, *slash;
+
+	*out = '\0';
+	while ((part = strsep(&rest, "/"))) {
+		if (!*part || !strcmp(part, "."))
+			continue;
+		if (strcmp(part, "..")) {
+			out = text("%s/%s", out, part);
+			continue;
+		}
+		slash = strrchr(out, '/');
+		if (slash)
+			*slash = '\0';
+	}
+	return *out ? out : text("/");
+}
+
+/* As systemd reads a list of paths. */
+static char *quoted(const char *given)
+{
+	const char *path = plain_path(given);
 	char *out = calloc(1, 2 * strlen(path) + 3), *p = out;
 
 	if (!out)
@@ -373,7 +427,10 @@ static void add_unit(const struct disk *d, const char *unit, struct words *comma
 	words_add(command, "--quiet");
 	words_add(command, "--scope");
 	words_add(command, "--collect");
-	words_add(command, text("--unit=%s", unit));
+	/* One of that name may be there still, though all of its processes ended. */
+	words_add(command, text("--unit=%s-%d", unit, (int)getpid()));
+	/* What cowd takes at most to write all and end. */
+	words_add(command, "--property=TimeoutStopSec=180");
 	words_add(command, "--property=Before=xendomains.service libvirt-guests.service");
 	words_add(command, "--property=After=remote-fs.target blk-availability.service iscsid.service multipathd.service");
 	paths = quoted(needs->word[0]);
@@ -382,12 +439,45 @@ static void add_unit(const struct disk *d, const char *unit, struct words *comma
 	words_add(command, text("--property=RequiresMountsFor=%s", paths));
 }
 
+/* Is that the process of a cowctl keep NAME, by whatever path? */
+static bool is_keeper(const char *pid, const char *name)
+{
+	char words[PATH_MAX], want[160];
+	int fd = open(text("/proc/%s/cmdline", pid), O_RDONLY | O_CLOEXEC);
+	int len = snprintf(want, sizeof(want), "cowctl%ckeep%c%s", 0, 0, name) + 1;
+	ssize_t n;
+
+	if (fd < 0)
+		return false;
+	n = read(fd, words, sizeof(words));
+	close(fd);
+	if (n < len || memcmp(words + n - len, want, (size_t)len))
+		return false;
+	return n == len || words[n - len - 1] == '/' || !words[n - len - 1];
+}
+
+static bool is_kept(const struct disk *d)
+{
+	DIR *dir = opendir("/proc");
+	struct dirent *entry;
+	bool kept = false;
+
+	while (dir && !kept && (entry = readdir(dir)))
+		kept = entry->d_name[0] >= '1' && entry->d_name[0] <= '9' &&
+		       is_keeper(entry->d_name, d->name);
+	if (dir)
+		closedir(dir);
+	return kept;
+}
+
 static void keep(const struct disk *d)
 {
 	static const struct words words = {
 		{ "setsid", "-f", "cowctl", "keep", NULL }, 4, false };
 	struct words command;
 
+	if (is_kept(d))
+		return;
 	add_unit(d, text("cowd-%s-keep", d->name), &command);
 	words_add_all(&command, &words);
 	words_add(&command, d->name);
@@ -396,67 +486,176 @@ static void keep(const struct disk *d)
 		       d->name);
 }
 
+/* Ends @name if it is the device of a disk that is gone. */
+static bool end_other(const struct disk *d, const char *name)
+{
+	struct words stop = { { "cowctl", "stop", name, NULL }, 3, false };
+	unsigned int domain, device, len;
+	char said[SAID_MAX], rest[2];
+	char *params;
+
+	if (sscanf(name, "xen-%u-%u%1s", &domain, &device, rest) != 2 ||
+	    !strcmp(name, d->name))
+		return false;
+	params = xs_read(d->xs, XBT_NULL,
+			 text("%.*svbd/%u/%u/params", (int)(strstr(d->path, "vbd/") - d->path),
+			      d->path, domain, device), &len);
+	if (params || errno != ENOENT)
+		return false;
+	if (run_for(&stop, RUN_STDERR, said, END_OTHER_S) && said[0])
+		syslog(LOG_INFO, "%s: %s", d->name, said);
+	return true;
+}
+
+static bool end_all_others(const struct disk *d)
+{
+	DIR *dir = opendir(RECORDS);
+	struct dirent *entry;
+	bool ended = false;
+	char *dot;
+
+	while (dir && (entry = readdir(dir))) {
+		dot = strrchr(entry->d_name, '.');
+		if (dot && !strcmp(dot, ".json"))
+			ended |= end_other(d, text("%.*s", (int)(dot - entry->d_name),
+						   entry->d_name));
+	}
+	if (dir)
+		closedir(dir);
+	return ended;
+}
+
+/*
+ * When a guest boots anew, the image of its disk is in use by the device of the
+ * disk that is gone, or by its cowd, which is at its end; to remove that is the work
+ * of another, who may have come too early for it.  False: there is none such.
+ */
+static bool end_others(const struct disk *d, const char *said)
+{
+	static const char in_use[] = "is in use by /dev/mapper/";
+	const char *name = strstr(said, in_use);
+
+	if (!name)
+		return strstr(said, "by another program") && end_all_others(d);
+	name += strlen(in_use);
+	return end_other(d, text("%.*s", (int)strspn(name, "xen-0123456789"), name));
+}
+
+/* Of what add does not wait for: ended by another process when it has started. */
+static void leave_to_later(const struct disk *d)
+{
+	char program[PATH_MAX] = "";
+	struct words command;
+
+	if (readlink("/proc/self/exe", program, sizeof(program) - 1) < 0)
+		return;
+	add_unit(d, text("cowd-%s-later", d->name), &command);
+	words_add(&command, "setsid");
+	words_add(&command, "-f");
+	words_add(&command, program);
+	words_add(&command, "remove");
+	setenv("DMU_LATER", "yes", 1);
+	run(&command, RUN_STDERR, NULL);
+}
+
+/* One try: 0 it serves, else what run_for() returns. */
+static int try_cowd(struct disk *d, const struct words *cowd, char *said,
+		    struct json_object **served)
+{
+	int left = ADD_S - age(d), err;
+	struct words command;
+
+	add_unit(d, text("cowd-%s-%u", d->name, ++d->tries), &command);
+	words_add_all(&command, cowd);
+	if (command.too_many) {
+		snprintf(said, SAID_MAX, "target=%s: has too many options", d->target.text);
+		return -E2BIG;
+	}
+	err = run_for(&command, RUN_STDERR, said, left < ADD_LEAST_S ? ADD_LEAST_S : left);
+	if (look(d, served) == ALIVE)
+		return 0;
+	if (!said[0])
+		snprintf(said, SAID_MAX, "%s", reason(&command, said, err));
+	return err ? err : -EIO;
+}
+
+static int start(struct disk *d, struct json_object **served)
+{
+	char said[SAID_MAX];
+	struct words cowd;
+	int err;
+
+	target_cowd_command(&d->target, d->name, d->read_only, &cowd);
+	for (;;) {
+		err = try_cowd(d, &cowd, said, served);
+		if (!err)
+			return 0;
+		if (age(d) >= ADD_TRIES_S || !end_others(d, said))
+			break;
+		clock_sleep_ms(TRY_PAUSE_MS);
+	}
+	if (err == -ETIMEDOUT) {
+		leave_to_later(d);
+		return fatal(d, text("%s is still starting; try again later", d->name));
+	}
+	unmake_image(d, said);
+	return fatal(d, said);
+}
+
 static int serve(struct disk *d)
 {
 	struct json_object *served;
-	struct words command, cowd;
-	char said[SAID_MAX];
-	int err;
+	enum state state = look_until_settled(d, &served);
+	int err = 0;
 
-	if (look(d, &served) == ALIVE)
-		return check_served(d, served);
-	err = make_image(d);
-	if (!err && !d->made)
-		err = check_base(d);
-	if (err)
-		return err;
-	add_unit(d, text("cowd-%s", d->name), &command);
-	target_cowd_command(&d->target, d->name, d->read_only, &cowd);
-	words_add_all(&command, &cowd);
-	if (command.too_many)
-		return fatal(d, text("target=%s: has too many options", d->target.text));
-	err = run(&command, RUN_STDERR, said);
-	if (look(d, &served) != ALIVE) {
-		unmake_image(d, said);
-		return fatal(d, reason(&command, said, err));
+	if (state == CHANGING)
+		return fatal(d, text("%s is still %s; try again later", d->name,
+				     json_text(served, "state")));
+	if (state != ALIVE) {
+		err = make_image(d);
+		if (!err && !d->made)
+			err = check_base(d);
+		if (!err)
+			err = start(d, &served);
 	}
-	err = check_served(d, served);
-	if (err)
-		return err;
-	keep(d);
-	return 0;
+	if (!err)
+		err = check_served(d, served);
+	if (!err)
+		keep(d);
+	return err;
 }
 
 /* ---- what is asked for --------------------------------------------------- */
 
-static time_t seconds(void)
+/* One try, under the lock.  0, also when there is no such device. */
+static int try_stop(const struct disk *d, const char **why)
 {
-	struct timespec now;
+	struct words command = { { "cowctl", "stop", d->name, NULL }, 3, false };
+	char said[SAID_MAX];
+	int status = run_for(&command, RUN_STDERR, said, STOP_S);
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec;
+	if (!status || status == 3)
+		return 0;
+	if (status == -ETIMEDOUT)
+		*why = text("cowctl stop did not end within %d s", STOP_S);
+	else
+		*why = text("%s", reason(&command, said, status));
+	return status;
 }
 
 /* Under the lock. */
 static void stop(const struct disk *d)
 {
-	struct words command = { { "cowctl", "stop", d->name, NULL }, 3, false };
-	const struct timespec pause = { 0, REMOVE_PAUSE_MS * 1000000L };
-	time_t end = seconds() + REMOVE_S;
-	char said[SAID_MAX];
-	int status;
+	int64_t end = clock_now_ms() + REMOVE_S * 1000;
+	const char *why;
 
-	for (;;) {
-		status = run_for(&command, RUN_STDERR, said, STOP_S);
-		/* 3: there is no such device. */
-		if (!status || status == 3 || seconds() >= end)
-			break;
-		nanosleep(&pause, NULL);
+	while (try_stop(d, &why)) {
+		if (clock_now_ms() >= end) {
+			syslog(LOG_ERR, "%s: %s", d->name, why);
+			return;
+		}
+		clock_sleep_ms(REMOVE_PAUSE_MS);
 	}
-	if (status == -ETIMEDOUT)
-		syslog(LOG_ERR, "%s: cowctl stop did not end within %d s", d->name, STOP_S);
-	else if (status && status != 3)
-		syslog(LOG_ERR, "%s: %s", d->name, reason(&command, said, status));
 }
 
 static int set_device(const struct disk *d, const char *device, dev_t number)
@@ -502,6 +701,7 @@ static int disk_init(struct disk *d, struct xs_handle *xs, const char *path)
 	d->xs = xs;
 	d->path = path;
 	d->lock = -1;
+	d->began = clock_now_ms();
 	d->name = text("xen-%s", from ? from + 4 : "");
 	for (p = d->name; *p; p++)
 		if (*p == '/')
@@ -532,12 +732,44 @@ int disk_add(struct xs_handle *xs, const char *path)
 	return err;
 }
 
+static bool is_connected(const struct disk *d)
+{
+	char *status = node(d, "hotplug-status");
+
+	return status && !strcmp(status, "connected");
+}
+
+/*
+ * Of what add could not wait for: when cowd has started it ends, unless the same disk
+ * was added again, which comes between two tries.
+ */
+static int remove_later(struct disk *d)
+{
+	const char *why = NULL;
+	int err = -EAGAIN;
+
+	while (err && age(d) < LATER_S) {
+		sleep(1);
+		err = lock(d);
+		if (err)
+			return err;
+		if (!is_connected(d))
+			err = try_stop(d, &why);
+		unlock(d);
+	}
+	if (err)
+		syslog(LOG_ERR, "%s: %s", d->name, why);
+	return 0;
+}
+
 int disk_remove(struct xs_handle *xs, const char *path)
 {
 	struct disk d;
 	int err;
 
 	err = disk_init(&d, xs, path);
+	if (!err && getenv("DMU_LATER"))
+		return remove_later(&d);
 	if (!err)
 		err = lock(&d);
 	if (err)

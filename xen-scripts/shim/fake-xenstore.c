@@ -2,7 +2,7 @@
 /*
  * A xenstore of files for test-script.sh, below the folder $STORE; watches are told
  * by lines of the FIFO $WORK/events.  Writing a node is refused while there is
- * $WORK/refuse-KEY.  Each call adds a byte to $WORK/xenstore-calls if that is there,
+ * $WORK/refuse-KEY, and reading it while there is $WORK/refuse-to-read-KEY.  Each call adds a byte to $WORK/xenstore-calls if that is there,
  * an o the first of each process.
  */
 #include <dirent.h>
@@ -55,14 +55,19 @@ void xs_close(struct xs_handle *xs)
 void *xs_read(struct xs_handle *xs, xs_transaction_t t, const char *path,
 	      unsigned int *len)
 {
-	int fd = open(file_of(path), O_RDONLY | O_CLOEXEC);
+	const char *refuse = text("%s/refuse-to-read-%s", getenv("WORK"),
+				  strrchr(path, '/') + 1);
+	int fd = open(file_of(access(refuse, F_OK) ? path : "."),
+		      O_RDONLY | O_CLOEXEC);
 	char *value = calloc(1, 4096);
 	ssize_t n = fd < 0 ? -1 : read(fd, value, 4095);
+	int err = errno;
 
 	if (fd >= 0)
 		close(fd);
 	if (n < 0) {
 		free(value);
+		errno = err;
 		return NULL;
 	}
 	*len = (unsigned int)n;

@@ -13,6 +13,7 @@
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
@@ -94,13 +95,23 @@ static void free_idle_slots(void)
 
 /* ---- disks --------------------------------------------------------------- */
 
-static char *read_node(unsigned int domain, unsigned int device, const char *key)
+/*
+ * 0; *@value is NULL where there is no such node.  A negative errno: xenstore did not
+ * say, and from that nothing follows.
+ */
+static int read_node(unsigned int domain, unsigned int device, const char *key,
+		     char **value)
 {
 	char path[128];
 	unsigned int len;
 
 	snprintf(path, sizeof(path), BASE "/%u/%u/%s", domain, device, key);
-	return xs_read(xs, XBT_NULL, path, &len);
+	errno = 0;
+	*value = xs_read(xs, XBT_NULL, path, &len);
+	if (*value || errno == ENOENT)
+		return 0;
+	syslog(LOG_ERR, "%s: cannot be read from xenstore: %s", path, strerror(errno));
+	return errno ? -errno : -EIO;
 }
 
 static bool is_ours(const char *script)
@@ -137,8 +148,8 @@ static struct slot *make_slot(unsigned int domain, unsigned int device)
 /* Who adds or refuses a disk leaves this in its backend; so does another than we. */
 static bool has_status(unsigned int domain, unsigned int device)
 {
-	char *status = read_node(domain, device, "hotplug-status");
-	bool has = status;
+	char *status;
+	bool has = read_node(domain, device, "hotplug-status", &status) || status;
 
 	free(status);
 	return has;
@@ -171,9 +182,11 @@ static void is_gone(struct slot *slot)
 /* What xenstore says of a disk now. */
 static void consider(unsigned int domain, unsigned int device)
 {
-	char *script = read_node(domain, device, "script");
 	struct slot *slot = find(domain, device);
+	char *script;
 
+	if (read_node(domain, device, "script", &script))
+		return;
 	if (script && is_ours(script))
 		is_there(slot ? slot : (slot = make_slot(domain, device)));
 	else if (!script && slot)
