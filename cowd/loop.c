@@ -75,10 +75,16 @@ static int configure(int loop, int file, bool writable, uint32_t flags)
 	return ioctl(loop, LOOP_CONFIGURE, &config) ? -errno : 0;
 }
 
-/* Some kernels refuse direct I/O where others fall back by themselves. */
+/*
+ * What is only read is read through the page cache of the file: a block of a base stands
+ * there once, however many devices are made over it.  Nothing gets dirty by that, and who
+ * writes to the file by direct I/O takes it out of there.  What is written is not to be
+ * in memory twice, nor to wait for memory.  Some kernels refuse direct I/O where others
+ * fall back by themselves.
+ */
 static int configure_best(int loop, int file, bool writable)
 {
-	int err = configure(loop, file, writable, LO_FLAGS_DIRECT_IO);
+	int err = configure(loop, file, writable, writable ? LO_FLAGS_DIRECT_IO : 0);
 
 	return err == -EINVAL ? configure(loop, file, writable, 0) : err;
 }

@@ -5,7 +5,7 @@
 # questions for each workload, bios cut, copies made, commits for flushes, and the
 # functions that the kernel calls for a hit: none allocates, locks or wakes; what a device
 # takes: memory, system calls to start and to answer, reads of a base that many share.
-# Names: hits, path, flushes, huge, qcow2_writes, qcow2_reads, memory, starts.
+# Names: hits, path, flushes, huge, qcow2_writes, qcow2_reads, memory, starts, base.
 # shellcheck source=tests/cowd/lib.sh
 . "$(dirname "$0")/lib.sh"
 
@@ -380,7 +380,30 @@ test_starts()
 	stop_devices 20
 }
 
-[ $# -gt 0 ] || set -- hits path flushes huge qcow2_writes qcow2_reads memory starts
+sectors_read() { awk '{ print $3 }' "/sys/dev/block/$(mountpoint -d "$(stat -c %m .)")/stat"; }
+
+# A base that many devices read comes from its disk once.
+test_base()
+{
+	local i before kib right
+	modprobe loop
+	file base.img $((16 << 20))
+	right=$(sum base.img)
+	for ((i = 1; i <= 8; i++)); do device $i; done
+	sync
+	echo 3 >/proc/sys/vm/drop_caches
+	before=$(sectors_read)
+	for ((i = 1; i <= 8; i++)); do
+		[ "$(dd if="/dev/mapper/mydev$i" bs=1M iflag=direct status=none | md5sum)" = "$right" ] ||
+			fail "mydev$i reads wrong"
+	done
+	kib=$((($(sectors_read) - before) / 2))
+	[ "$kib" -ge $((15 << 10)) ] || fail "$kib KiB were read: this test sees nothing"
+	at_most "KiB from the disk, 16 MiB of a base read by 8 devices" "$kib" $((18 << 10))
+	stop_devices 8
+}
+
+[ $# -gt 0 ] || set -- hits path flushes huge qcow2_writes qcow2_reads memory starts base
 for name; do
 	"test_$name"
 done

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # An image that a device is made of is not served a second time, whether the
 # device's cowd lives or died and holds no lock any more, and even when the run
-# directory was lost; nor is it written by a tool.  Loop devices use direct I/O.
+# directory was lost; nor is it written by a tool.  Loop devices that write use direct
+# I/O, and others do not.
 # shellcheck source=tests/cowd/lib.sh
 . "$(dirname "$0")/lib.sh"
 export LOAD_PACE=10	# leaves the processor to the commands that are tried
@@ -71,8 +72,10 @@ taken()
 overlay 32 8
 cowd -p dscow mydev a.dscow || die "cowd"
 for loop in /sys/block/loop*/loop; do
-	[ "$(cat "$loop/dio")" = 1 ] || fail "$loop: no direct I/O for $(cat "$loop/backing_file")"
-	echo "ok: $(cat "$loop/backing_file"): direct I/O"
+	direct=$(cat "$loop/dio") only_read=$(cat "$loop/../ro")
+	[ "$direct" != "$only_read" ] ||
+		fail "$loop: $(cat "$loop/backing_file"): read-only $only_read, direct I/O $direct"
+	echo "ok: $(cat "$loop/backing_file"): direct I/O $direct"
 done
 load_start
 taken alive "in use"
