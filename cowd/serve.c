@@ -1443,7 +1443,7 @@ static int64_t next_time(const struct cowd_serve *s)
 
 /* ---- public ------------------------------------------------------------- */
 
-int cowd_serve_work(struct cowd_serve *s)
+int cowd_serve_work(struct cowd_serve *s, bool io_ended)
 {
 	int err;
 
@@ -1454,7 +1454,8 @@ int cowd_serve_work(struct cowd_serve *s)
 	ask_for_commit(s);
 	look_for_room(s);
 	look_at_replay(s);
-	cow_dispatch(s->chain);
+	if (io_ended)
+		cow_dispatch(s->chain);
 	tell_lost(s);
 	err = flush_replies(s);
 	if (err)

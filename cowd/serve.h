@@ -49,10 +49,11 @@ int cowd_serve_fd(const struct cowd_serve *serve);
 int cowd_serve_timeout(const struct cowd_serve *serve);
 
 /*
- * Do what can be done without waiting.  0; -ENODEV when the target is gone;
+ * Do what can be done without waiting.  @io_ended: cow_event_fd() is readable, or nobody
+ * looked; else what ended since then is found the next time.  0; -ENODEV when the target is gone;
  * -EPIPE after cowd_serve_stop(); another error that ends the service.
  */
-int cowd_serve_work(struct cowd_serve *serve);
+int cowd_serve_work(struct cowd_serve *serve, bool io_ended);
 /* The target is gone: may what it left uncommitted go to the image? */
 bool cowd_serve_may_commit(struct cowd_serve *serve);
 

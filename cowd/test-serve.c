@@ -328,7 +328,7 @@ static int stop(void **state)
 
 static void work(struct cowd_serve *serve)
 {
-	assert_int_equal(cowd_serve_work(serve), 0);
+	assert_int_equal(cowd_serve_work(serve, true), 0);
 }
 
 /* As the worker does it: until something comes, or the time that the core says. */
@@ -1173,7 +1173,7 @@ static void replay_that_fails_for_long_is_the_end(void **state)
 	event(DMU_EV_REPLAY_END, 0, 0, 0, 0);
 	cow.copied_status = -EIO;
 	for (i = 0; i < 100 && !err; i++) {
-		err = cowd_serve_work(*state);
+		err = cowd_serve_work(*state, true);
 		kernel.now += 500;
 	}
 	assert_int_equal(err, -EIO);
@@ -1194,7 +1194,7 @@ static void replay_keeps_its_order(void **state)
 	cow.copied_status = 0;
 	event(DMU_EV_COPIED, 0, 0, 12, 1);
 	for (i = 0; i < 5 && !err; i++)
-		err = cowd_serve_work(*state);
+		err = cowd_serve_work(*state, true);
 	assert_int_equal(err, -EIO);
 }
 

@@ -305,10 +305,11 @@ static int serve(void)
 		{ .fd = worker.sock, .events = POLLIN },
 		{ .fd = cow_event_fd(worker.chain), .events = POLLIN },
 	};
+	bool io_ended = true;
 	int err = 0;
 
 	while (!err) {
-		err = cowd_serve_work(worker.serve);
+		err = cowd_serve_work(worker.serve, io_ended);
 		if (err)
 			break;
 		fds[2].fd = cowd_serve_fd(worker.serve);
@@ -316,6 +317,8 @@ static int serve(void)
 		if (poll(fds, 3, cowd_serve_timeout(worker.serve)) < 0 &&
 		    errno != EINTR)
 			return -errno;
+		/* What ends from here on keeps its descriptor readable until it is asked. */
+		io_ended = fds[1].revents;
 		if (fds[2].revents & (POLLHUP | POLLERR))
 			return -ENODEV;
 		if (fds[0].revents)

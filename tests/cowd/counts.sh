@@ -5,7 +5,7 @@
 # questions for each workload, bios cut, copies made, commits for flushes, and the
 # functions that the kernel calls for a hit: none allocates, locks or wakes; what a device
 # takes: memory, system calls to start and to answer, reads of a base that many share.
-# Names: hits, path, flushes, huge, qcow2_writes, qcow2_reads, memory, starts, base.
+# Names: hits, path, flushes, huge, qcow2_writes, qcow2_reads, memory, starts, calls, base.
 # shellcheck source=tests/cowd/lib.sh
 . "$(dirname "$0")/lib.sh"
 
@@ -380,6 +380,42 @@ test_starts()
 	stop_devices 20
 }
 
+ask()
+{
+	local i
+	for ((i = 0; i < 16; i++)); do
+		dmsetup message mydev 0 evict
+		rd 4k 1
+	done
+}
+
+# fd_of PID KIND: the descriptor, as the trace shows it.
+fd_of()
+{
+	local fd
+	for fd in "/proc/$1/fd/"*; do
+		[ "$(readlink "$fd")" != "anon_inode:[$2]" ] || printf '%x' "${fd##*/}"
+	done
+}
+
+# What the worker does for each question that comes alone: poll(), read() and write(), and with
+# more processors often a poll() and a read() in vain, which is for nobody to bound. 0 is read().
+test_calls()
+{
+	local worker
+	start_on_ram
+	rd 4k 1
+	worker=$(of_json worker </run/cowd/mydev.json)
+	mark
+	traced ask
+	look
+	exactly "reads, each after what was known is forgotten" events 16
+	echo "system calls of the worker for 16 questions: $(grep -c "^$worker " calls)"
+	at_most "reads of the engine's descriptor, which had nothing to say" \
+		"$(grep -c "^$worker 0 $(fd_of "$worker" eventfd)," calls)" 2
+	finish calls
+}
+
 sectors_read() { awk '{ print $3 }' "/sys/dev/block/$(mountpoint -d "$(stat -c %m .)")/stat"; }
 
 # A base that many devices read comes from its disk once.
@@ -403,7 +439,7 @@ test_base()
 	stop_devices 8
 }
 
-[ $# -gt 0 ] || set -- hits path flushes huge qcow2_writes qcow2_reads memory starts base
+[ $# -gt 0 ] || set -- hits path flushes huge qcow2_writes qcow2_reads memory starts calls base
 for name; do
 	"test_$name"
 done
