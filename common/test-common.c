@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include <common/bits.h>
+#include <common/clock.h>
 #include <common/crc32c.h>
 #include <common/diskint.h>
 #include <common/num.h>
@@ -109,6 +110,18 @@ static void bitmaps_agree_with_single_bits(void **state)
 	}
 }
 
+static void steps_are_short_at_first(void **state)
+{
+	const int steps[] = { 1, 2, 4, 8, 16, 32, 50, 50 };
+	unsigned int i;
+	int ms = 0;
+
+	for (i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
+		ms = clock_next_step_ms(ms);
+		assert_int_equal(ms, steps[i]);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -117,6 +130,7 @@ int main(void)
 		cmocka_unit_test(runs_are_checked),
 		cmocka_unit_test(sizes_are_parsed),
 		cmocka_unit_test(bitmaps_agree_with_single_bits),
+		cmocka_unit_test(steps_are_short_at_first),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

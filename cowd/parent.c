@@ -41,7 +41,6 @@
 #include "state.h"
 
 #define REQUESTS_A_TURN	64
-#define UDEV_STEP_MS	50
 
 struct parent parent = {
 	.sock = -1,
@@ -177,7 +176,7 @@ static int next_timeout(void)
 	int64_t next = parent.deadline, left;
 
 	if (parent.udev_deadline)
-		return UDEV_STEP_MS;
+		return parent.udev_step_ms;
 	if (parent.stats_deadline && (!next || parent.stats_deadline < next))
 		next = parent.stats_deadline;
 	if (!next)

@@ -172,8 +172,10 @@ void request_udev(void)
 {
 	int err = dmu_udev_wait(parent.cookie, 0);
 
-	if (err == -ETIMEDOUT && clock_now_ms() < parent.udev_deadline)
+	if (err == -ETIMEDOUT && clock_now_ms() < parent.udev_deadline) {
+		parent.udev_step_ms = clock_next_step_ms(parent.udev_step_ms);
 		return;
+	}
 	if (err)
 		cowd_log(COWD_WARNING, "udev has not handled %s yet",
 			 parent.options->name);

@@ -58,6 +58,7 @@ struct parent {
 	bool breached;		/* the worker is at its end for that */
 	uint32_t cookie;	/* udev's, of the device; 0: none */
 	int64_t udev_deadline;	/* ms, the worker is ready; 0: not yet, or long since */
+	int udev_step_ms;	/* until udev's cookie is looked at again */
 	bool done;
 	int exit_status;
 };

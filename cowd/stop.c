@@ -20,7 +20,6 @@
 #include "state.h"
 
 #define REMOVE_TRY_MS	5000
-#define REMOVE_STEP_MS	50
 
 /* The device stays, and so do we. */
 __attribute__((format(printf, 1, 2)))
@@ -65,7 +64,7 @@ static int sync_device(const char *name)
 static int remove_device(const char *name)
 {
 	int64_t end = clock_now_ms() + REMOVE_TRY_MS;
-	int err;
+	int err, step = 0;
 
 	for (;;) {
 		err = dmu_device_remove(name, 0, 0);
@@ -73,7 +72,8 @@ static int remove_device(const char *name)
 			return 0;
 		if (err != -EBUSY || clock_now_ms() >= end)
 			return err;
-		clock_sleep_ms(REMOVE_STEP_MS);
+		step = clock_next_step_ms(step);
+		clock_sleep_ms(step);
 		err = sync_device(name);
 		if (err && err != -ENOENT)
 			return err;

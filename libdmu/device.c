@@ -18,7 +18,7 @@
 
 #include "dmu.h"
 
-#define STEP_MS		50	/* between two tries of a bounded wait */
+#define STEP_MAX_MS	50	/* between two tries of a bounded wait */
 #define UDEV_MS		10000
 #define PARAMS_SIZE	(256 + DMU_KEY_LEN + DMU_MAX_DEVS * 64)
 
@@ -54,10 +54,13 @@ static int64_t now_ms(void)
 	return ts.tv_sec * 1000LL + ts.tv_nsec / 1000000;
 }
 
-static void step(void)
+/* What is waited for mostly comes at once: each step is twice as long as @ms, the last one. */
+static void step(int *ms)
 {
-	struct timespec ts = { .tv_nsec = STEP_MS * 1000000L };
+	struct timespec ts = { .tv_sec = 0 };
 
+	*ms = !*ms ? 1 : *ms * 2 < STEP_MAX_MS ? *ms * 2 : STEP_MAX_MS;
+	ts.tv_nsec = *ms * 1000000L;
 	nanosleep(&ts, NULL);
 }
 
@@ -112,7 +115,7 @@ static int task_run_udev(struct dm_task *task, uint32_t *cookie)
 int dmu_udev_wait(uint32_t cookie, int timeout_ms)
 {
 	int64_t end = now_ms() + timeout_ms;
-	int ready = 0;
+	int ready = 0, ms = 0;
 
 	if (!cookie)
 		return 0;
@@ -123,7 +126,7 @@ int dmu_udev_wait(uint32_t cookie, int timeout_ms)
 			break;
 		if (now_ms() >= end)
 			return -ETIMEDOUT;
-		step();
+		step(&ms);
 	}
 	dm_task_update_nodes();
 	return 0;
@@ -362,7 +365,7 @@ int dmu_device_remove(const char *name, unsigned int flags, int timeout_ms)
 {
 	int64_t end = now_ms() + timeout_ms;
 	struct dmu_info info;
-	int err = dmu_device_info(name, &info);
+	int err = dmu_device_info(name, &info), ms = 0;
 
 	if (!err && (flags & DMU_REMOVE_FORCE))
 		err = make_it_fail(name);
@@ -372,7 +375,7 @@ int dmu_device_remove(const char *name, unsigned int flags, int timeout_ms)
 		err = remove_once(name, flags);
 		if (err != -EBUSY || now_ms() >= end)
 			break;
-		step();
+		step(&ms);
 	}
 	if (err && err != -ENXIO)
 		return err;

@@ -21,4 +21,16 @@ static inline void clock_sleep_ms(long ms)
 	nanosleep(&ts, NULL);
 }
 
+#define CLOCK_STEP_MAX_MS	50
+
+/*
+ * How long to wait between two looks at what nobody tells, after @ms, 0 at first: most
+ * comes at once, and what does not comes seldom.
+ */
+static inline int clock_next_step_ms(int ms)
+{
+	ms = ms ? ms * 2 : 1;
+	return ms < CLOCK_STEP_MAX_MS ? ms : CLOCK_STEP_MAX_MS;
+}
+
 #endif /* COMMON_CLOCK_H */
