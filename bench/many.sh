@@ -20,27 +20,27 @@ attached()
 
 attach_cowd()
 {
-	cowd -p dscow --allow-backing "$work/golden" "b-many-$1" "many/$1.dscow" && first_read "/dev/mapper/b-many-$1"
+	cowd -p dscow --allow-backing "$work/fs/golden" "b-many-$1" "fs/many/$1.dscow" && first_read "/dev/mapper/b-many-$1"
 }
 
 attach_nbd()
 {
-	qemu-nbd --fork --socket="$work/many/$1.sock" --pid-file="$work/many/$1.pid" --cache=none --aio=native \
-		-f qcow2 "many/$1.qcow2" && nbd "$work/many/$1.sock" && first_read "$nbd"
+	qemu-nbd --fork --socket="$work/fs/many/$1.sock" --pid-file="$work/fs/many/$1.pid" --cache=none --aio=native \
+		-f qcow2 "fs/many/$1.qcow2" && nbd "$work/fs/many/$1.sock" && first_read "$nbd"
 }
 
 detach_nbd()
 {
 	local i
-	for ((i = 1; i <= devices; i++)); do
-		[ ! -e "many/$i.pid" ] || kill "$(cat "many/$i.pid")"
+	for ((i = 0; i <= devices; i++)); do
+		[ ! -e "fs/many/$i.pid" ] || kill "$(cat "fs/many/$i.pid")"
 	done
 }
 
 stop_all()
 {
 	local i
-	for ((i = 1; i <= devices; i++)); do cowctl stop "b-many-$i" || note "b-many-$i stays"; done
+	for ((i = 0; i <= devices; i++)); do cowctl stop "b-many-$i" || note "b-many-$i stays"; done
 }
 
 # private_of PID...: KiB of memory that only they have, and the share of what they do.
@@ -60,22 +60,36 @@ all_loaded()
 		printf '[%s]\nfilename=/dev/mapper/b-many-%s\n' "$i" "$i"
 	done >many.fio
 	fio --output=many.json --output-format=json --ioengine=libaio --direct=1 --rw=randrw --bs=4k --iodepth=4 --thread \
-		--size="${size}M" --time_based --runtime="$seconds" --group_reporting many.fio >/dev/null ||
+		--size="${size}M" --time_based --runtime="${milliseconds}ms" --group_reporting many.fio >/dev/null ||
 		die "fio on $devices devices at once"
 	fact "all $devices loaded at once" "$(sed -n '/^{/,$p' many.json |
 		jq -r '.jobs[0] | "\(.read.iops | floor) reads and \(.write.iops | floor) writes a second, errors \(.error)"')"
 }
 
+# On a RAM disk, so that no other disk's time is in it.
+golden()
+{
+	filesystem ext4 || die "no ext4"
+	mkdir fs/many
+	dd if=/dev/urandom of=fs/golden bs=1M count="$size" status=none
+}
+
+# overlay_SUBJECT N: the image of device N. Device 0 is there first, and not counted: the
+# programs are in memory then, for both.
+overlay_cowd() { cowimg create -f dscow -b "$work/fs/golden" -F raw "fs/many/$1.dscow" || die "no overlay"; }
+
+overlay_nbd() { qemu-img create -q -f qcow2 -b "$work/fs/golden" -F raw "fs/many/$1.qcow2" || die "no overlay"; }
+
 group_many()
 {
 	local i pids=() free
-	mkdir -p many
-	dd if=/dev/urandom of=golden bs=1M count="$size" status=none
+	golden
 	modprobe loop max_loop=0 2>/dev/null
 	free=$(awk '/^MemAvailable/ { print $2 }' /proc/meminfo)
 	later stop_all
+	overlay_cowd 0 && attach_cowd 0 || die "no device 0"
 	for ((i = 1; i <= devices; i++)); do
-		cowimg create -f dscow -b "$work/golden" -F raw "many/$i.dscow" || die "no overlay"
+		overlay_cowd "$i"
 		attached cowd "$i" attach_cowd "$i"
 	done
 	# shellcheck disable=SC2207,SC2046 # numbers
@@ -87,12 +101,14 @@ group_many()
 	clear_away
 	fact "stopping each device" "$((($(date +%s%N) - i) / devices / 1000)) us"
 	nbd_prepare || die "no nbd"
+	golden
 	later detach_nbd
+	overlay_nbd 0 && attach_nbd 0 || die "no device 0"
 	for ((i = 1; i <= devices; i++)); do
-		qemu-img create -q -f qcow2 -b "$work/golden" -F raw "many/$i.qcow2" || die "no overlay"
+		overlay_nbd "$i"
 		attached qemu_nbd "$i" attach_nbd "$i"
 	done
 	pids=()
-	for ((i = 1; i <= devices; i++)); do pids+=("$(cat "many/$i.pid")"); done
+	for ((i = 1; i <= devices; i++)); do pids+=("$(cat "fs/many/$i.pid")"); done
 	fact "a process of qemu-nbd" "$(private_of "${pids[@]}")"
 }
