@@ -121,6 +121,30 @@ static int map_free(struct vhd *v, uint64_t block, bool write,
 }
 
 /*
+ * The bits of a block that others made, of which some are not set.  The kernel
+ * remembers over our death that it may write there, and reports nothing then:
+ * so it is told so only when all bits are in the file.  With a block of our own
+ * it comes again by ->copied().
+ */
+static int fill_bitmap(struct vhd *v, uint64_t block, uint64_t place)
+{
+	struct cow_table *bitmap;
+	int ret;
+
+	ret = vhd_bitmap_get(v, place, true, &bitmap);
+	if (ret)
+		return ret;
+	if (!vhd_bitmap_full(v, bitmap)) {
+		vhd_bitmap_set_all(v, bitmap);
+		bits_set(v->filling, block);
+	}
+	ret = cow_commit_table_first(bitmap, 0, v->bitmap_bytes);
+	if (!ret)
+		bits_clear(v->filling, block);
+	return ret;
+}
+
+/*
  * A block of a dynamic disk is all there.  Its bits, which others go by, are
  * set before it is written: its sectors then are what they were.
  */
@@ -128,6 +152,7 @@ static int map_dynamic(struct vhd *v, uint64_t block, uint64_t place,
 		       bool write, struct cow_mapping *m)
 {
 	struct cow_table *bitmap;
+	bool full;
 	int ret;
 
 	m->kind = COW_KIND_LINEAR;
@@ -137,17 +162,14 @@ static int map_dynamic(struct vhd *v, uint64_t block, uint64_t place,
 	ret = vhd_bitmap_get(v, place, false, &bitmap);
 	if (ret)
 		return ret;
-	if (!vhd_bitmap_full(v, bitmap)) {
-		if (!write)
-			return 0;
-		ret = vhd_bitmap_get(v, place, true, &bitmap);
-		if (ret)
-			return ret;
-		vhd_bitmap_set_all(v, bitmap);
-		m->flags |= COW_MAPPING_DIRTY;
-	}
-	m->flags |= COW_MAPPING_WRITABLE;
-	return 0;
+	full = vhd_bitmap_full(v, bitmap) && !bits_test(v->filling, block);
+	if (!full && !write)
+		return 0;
+	if (!full)
+		ret = fill_bitmap(v, block, place);
+	if (!ret)
+		m->flags |= COW_MAPPING_WRITABLE;
+	return ret;
 }
 
 /* Some sectors are ours, others the parent's. */

@@ -82,6 +82,7 @@ struct vhd {
 	uint32_t *given;		/* a block: sector of its new place, or 0 */
 	uint32_t *taken;		/* sectors of all new places */
 	uint32_t nr_taken;
+	uint8_t *filling;		/* blocks: bits that may be set in memory only */
 };
 
 static inline bool vhd_is_diff(const struct vhd *v)

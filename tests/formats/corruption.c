@@ -1512,6 +1512,71 @@ static void a_place_is_told_when_all_that_leads_to_it_is_durable(void)
 	outlives_a_kill(20);
 }
 
+/* --- Sector bitmaps that others left ------------------------------------------ */
+
+#define VHD_TABLE_AT (512 + 16)	/* where the offset of its block table is */
+
+/* Of the first block. */
+static uint64_t bitmap_place(void)
+{
+	int fd = open("image", O_RDONLY);
+	be64 table;
+	be32 entry;
+
+	MUST(fd >= 0 && !file_pread_all(fd, &table, sizeof(table), VHD_TABLE_AT) &&
+	     !file_pread_all(fd, &entry, sizeof(entry), be64_get(table)));
+	close(fd);
+	return (uint64_t)be32_get(entry) * SECTOR;
+}
+
+/* One of qemu's with a block that is there, as VirtualBox and tapdisk leave it. */
+static void make_sparse_block(void)
+{
+	const uint8_t none[SECTOR] = { 0 };
+
+	MUST(!system("qemu-img create -q -f vpc -o subformat=dynamic,force_size=on image 4M &&"
+		     "qemu-io -f vpc -c 'write -q -P 97 0 4k' image >log"));
+	patch("image", none, sizeof(none), bitmap_place());
+	disk_watch("image");
+	open_image();
+}
+
+static bool bitmap_is_full(void)
+{
+	uint8_t bits[SECTOR];
+	int fd = open("image", O_RDONLY);
+
+	MUST(fd >= 0 && !file_pread_all(fd, bits, sizeof(bits), bitmap_place()));
+	close(fd);
+	return bits[0] == 0xff && !memcmp(bits, bits + 1, sizeof(bits) - 1);
+}
+
+/*
+ * The kernel remembers over a kill that it may write there, and tells nobody then: bits that
+ * only memory has set stay clear, and others read zeroes.
+ */
+static void a_bitmap_is_full_before_its_block_is_written(void)
+{
+	if (strcmp(variant->format, "vhd") || variant->base)
+		return;
+	make_sparse_block();
+	disk_kill_from(0);
+	MUST(!ask(0, 0) && !(answer.flags & COW_MAPPING_WRITABLE));
+	MUST(ask(0, COW_QUERY_WRITE) == -EIO);
+	MUST(ask(0, COW_QUERY_WRITE) == -EIO);
+	MUST(!ask(0, 0) && !(answer.flags & COW_MAPPING_WRITABLE));
+	MUST(answer.kind == COW_KIND_LINEAR && !bitmap_is_full());
+	close_image();
+	disk_kill_from(DISK_NEVER);
+	open_image();
+	MUST(!ask(0, COW_QUERY_WRITE));
+	MUST(answer.kind == COW_KIND_LINEAR && answer.flags & COW_MAPPING_WRITABLE);
+	disk_kill_from(0);
+	MUST(!ask(0, 0) && answer.flags & COW_MAPPING_WRITABLE);
+	close_image();
+	MUST(bitmap_is_full());
+}
+
 /* --- No space --------------------------------------------------------------- */
 
 /* First writes here and there; how many of the steps failed. */
@@ -1751,6 +1816,7 @@ static const struct test {
 	T(a_copied_that_comes_again_fails_no_commit),
 	T(a_place_that_is_told_outlives_a_kill),
 	T(a_place_is_told_when_all_that_leads_to_it_is_durable),
+	T(a_bitmap_is_full_before_its_block_is_written),
 	T(space_runs_out_at_each_step),
 	T(space_that_is_not_reserved_runs_out_at_each_step),
 	T(a_commit_has_its_space_before),
