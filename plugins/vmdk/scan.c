@@ -51,6 +51,29 @@ static int found(struct vmdk_scan *s, enum cow_severity severity,
 		s->e->file, text);
 }
 
+/* --- Is a place a good one? ----------------------------------------------- */
+
+/*
+ * As in extent.c, but in the file as it was when the scan began: what a repair puts behind
+ * that end is in nobody's table yet.
+ */
+static bool table_ok(const struct vmdk_scan *s, uint32_t gde)
+{
+	return num_run_in((uint64_t)gde * VMDK_SECTOR, VMDK_GT_BYTES, s->limit) &&
+	       vmdk_table_ok(s->e, gde);
+}
+
+static bool grain_ok(const struct vmdk_scan *s, uint32_t gte)
+{
+	return (uint64_t)gte * VMDK_SECTOR < s->limit &&
+	       vmdk_grain_ok(s->e, gte);
+}
+
+static bool entry_ok(const struct vmdk_scan *s, uint32_t gte)
+{
+	return !vmdk_is_grain(s->e, gte) || grain_ok(s, gte);
+}
+
 /* --- Reading -------------------------------------------------------------- */
 
 struct table {
@@ -147,7 +170,7 @@ static int place_table(struct vmdk_scan *s, uint32_t nr, uint32_t gde,
 {
 	if (!gde)
 		return 0;
-	if (!vmdk_table_ok(s->e, gde))
+	if (!table_ok(s, gde))
 		return found(s, COW_FOUND_CORRUPT, false,
 			"the %sgrain table %u cannot lie at offset %llu",
 			copy, nr, (unsigned long long)gde * VMDK_SECTOR);
@@ -228,15 +251,10 @@ static bool first_time(struct vmdk_scan *s, uint32_t gde)
 
 /* --- Round 2: entries ----------------------------------------------------- */
 
-static bool entry_ok(const struct vmdk_extent *e, uint32_t gte)
-{
-	return !vmdk_is_grain(e, gte) || vmdk_grain_ok(e, gte);
-}
-
 /* Can the second copy say what the first one does not? */
 static bool has_second(const struct vmdk_scan *s, uint32_t rgde)
 {
-	return vmdk_has_rgd(s->e) && rgde && vmdk_table_ok(s->e, rgde);
+	return vmdk_has_rgd(s->e) && rgde && table_ok(s, rgde);
 }
 
 static int mark_grain(struct vmdk_scan *s, uint64_t nr, uint32_t gte)
@@ -291,7 +309,7 @@ static int scan_entry(struct vmdk_scan *s, uint64_t nr, uint32_t gte,
 	if (!gte)
 		return 0;
 	if (nr >= s->e->h.nr_grains) {
-		if (vmdk_is_grain(s->e, gte) && vmdk_grain_ok(s->e, gte))
+		if (vmdk_is_grain(s->e, gte) && grain_ok(s, gte))
 			mark_units(s, (uint64_t)gte * VMDK_SECTOR, 1);
 		return found(s, COW_FOUND_LEAK, false,
 			"an entry for grain %llu stands past the end of the disk",
@@ -301,7 +319,7 @@ static int scan_entry(struct vmdk_scan *s, uint64_t nr, uint32_t gte,
 		s->zeroes++;
 		return 0;
 	}
-	if (!vmdk_grain_ok(s->e, gte)) {
+	if (!grain_ok(s, gte)) {
 		/* Round 3 tells of it, if it can be repaired or not. */
 		if (second)
 			return 0;
@@ -324,7 +342,7 @@ static int scan_table(struct vmdk_scan *s, uint32_t nr, uint32_t gde,
 	bool data;
 	int ret;
 
-	if (!gde || !vmdk_table_ok(s->e, gde) || !first_time(s, gde))
+	if (!gde || !table_ok(s, gde) || !first_time(s, gde))
 		return 0;
 	ret = read_table(s, gde, &t, &data);
 	for (i = 0; !ret && data && i < VMDK_GTES; i++)
@@ -353,7 +371,7 @@ static bool second_is_better(const struct vmdk_scan *s, uint32_t first,
 {
 	uint64_t offset = (uint64_t)second * VMDK_SECTOR;
 
-	if (entry_ok(s->e, first) || !entry_ok(s->e, second))
+	if (entry_ok(s, first) || !entry_ok(s, second))
 		return false;
 	return !vmdk_is_grain(s->e, second) ||
 	       (num_is_aligned(offset, s->e->h.grain_size) &&
@@ -366,14 +384,14 @@ static int compare_entry(struct vmdk_scan *s, uint64_t nr, le32 *first,
 	uint32_t a = le32_get(*first), b = le32_get(*second);
 	bool repair = s->repair;
 
-	if (a == b && entry_ok(s->e, a))
+	if (a == b && entry_ok(s, a))
 		return 0;
 	if (second_is_better(s, a, b)) {
 		if (repair) {
 			*first = *second;
 			mark_units(s, (uint64_t)b * VMDK_SECTOR, 1);
 		}
-	} else if (entry_ok(s->e, a) && (a || s->e->h.unclean)) {
+	} else if (entry_ok(s, a) && (a || s->e->h.unclean)) {
 		if (repair)
 			*second = *first;
 	} else {
@@ -385,7 +403,7 @@ static int compare_entry(struct vmdk_scan *s, uint64_t nr, le32 *first,
 			"grain %llu cannot lie at offset %llu",
 			(unsigned long long)nr,
 			(unsigned long long)a * VMDK_SECTOR);
-	return found(s, entry_ok(s->e, a) ? difference(s) : COW_FOUND_CORRUPT,
+	return found(s, entry_ok(s, a) ? difference(s) : COW_FOUND_CORRUPT,
 		     repair,
 		"grain %llu lies at sector %u by one grain table and at %u by the redundant one",
 		(unsigned long long)nr, a, b);
@@ -429,7 +447,7 @@ static int only_second(struct vmdk_scan *s, uint32_t nr, uint32_t rgde)
 	struct table t;
 	int ret = 0;
 
-	if (!vmdk_table_ok(s->e, rgde) || !first_time(s, rgde))
+	if (!table_ok(s, rgde) || !first_time(s, rgde))
 		return 0;
 	ret = read_table(s, rgde, &t, &data);
 	if (ret)
@@ -472,7 +490,7 @@ static int only_first(struct vmdk_scan *s, uint32_t nr, uint32_t gde)
 {
 	int ret = 0;
 
-	if (!vmdk_table_ok(s->e, gde) || !first_time(s, gde))
+	if (!table_ok(s, gde) || !first_time(s, gde))
 		return 0;
 	if (s->repair)
 		ret = add_second(s, nr, gde);
@@ -489,7 +507,7 @@ static int compare_table(struct vmdk_scan *s, uint32_t nr, uint32_t gde,
 		return only_second(s, nr, rgde);
 	if (!rgde)
 		return only_first(s, nr, gde);
-	if (!vmdk_table_ok(s->e, gde) || !vmdk_table_ok(s->e, rgde) ||
+	if (!table_ok(s, gde) || !table_ok(s, rgde) ||
 	    !first_time(s, gde) || !first_time(s, rgde))
 		return 0;
 	return compare_entries(s, nr, gde, rgde);
@@ -515,6 +533,7 @@ int vmdk_scan(struct vmdk_scan *s)
 	int ret;
 
 	s->aligned = true;
+	s->limit = s->e->end;
 	mark_fixed(s);
 	ret = scan(s);
 	free(s->tables);

@@ -154,6 +154,7 @@ struct vmdk_scan {
 	bool repair;
 	uint8_t *ref;		/* a bit for each grain of the file */
 	uint64_t units;		/* of ref */
+	uint64_t limit;		/* the file's end when it began: see scan.c */
 	uint64_t corrupt;	/* findings not repaired */
 	uint64_t grains, zeroes;	/* counted */
 	bool aligned;		/* every grain, to its size */
