@@ -30,6 +30,7 @@ struct checking {
 	bool foreign;		/* without blocks, others' metadata may lie behind it */
 	uint64_t copies;	/* of blocks, that a repair makes */
 	bool too_many;
+	bool lengthened;	/* not yet synced */
 };
 
 static int set_entry(struct checking *c, uint32_t block, uint32_t sector)
@@ -163,15 +164,18 @@ static bool wants_copy(const struct checking *c, const struct vhd_block *b)
 
 static int repair_block(struct checking *c, const struct vhd_block *b)
 {
-	uint64_t place = (uint64_t)b->sector * VHD_SECTOR;
-	uint64_t end = place + vhd_place_bytes(c->v);
-
 	if (wants_copy(c, b))
 		return copy_block(c, b);
-	if (place < c->file_bytes && end > c->file_bytes &&
-	    !vhd_place_fault(c->v, place, end))
-		return lengthen(c, end);
 	return set_entry(c, b->block, VHD_BAT_FREE);
+}
+
+static void tell(struct checking *c, const struct vhd_block *b,
+		 const char *what, bool repaired)
+{
+	cow_check_found(c->check, COW_FOUND_CORRUPT, repaired,
+		"the entry of block %u, at offset %llu, %s", b->block,
+		(unsigned long long)(c->v->h.table_offset + b->block * 4ull),
+		what);
 }
 
 static int found_fault(void *ctx, const struct vhd_block *b, const char *what)
@@ -181,10 +185,52 @@ static int found_fault(void *ctx, const struct vhd_block *b, const char *what)
 	int ret = repair ? repair_block(c, b) : 0;
 
 	if (!ret)
-		cow_check_found(c->check, COW_FOUND_CORRUPT, repair,
-			"the entry of block %u, at offset %llu, %s", b->block,
-			(unsigned long long)(c->v->h.table_offset +
-					     b->block * 4ull), what);
+		tell(c, b, what, repair);
+	return ret;
+}
+
+/* Does it begin inside of the file, and end past it? */
+static bool is_cut_off(const struct checking *c, uint64_t place)
+{
+	uint64_t end = place + vhd_place_bytes(c->v);
+
+	return place < c->file_bytes && end > c->file_bytes &&
+	       !vhd_place_fault(c->v, place, end);
+}
+
+static int lengthen_block(void *ctx, const struct vhd_block *b,
+			  const char *what)
+{
+	struct checking *c = ctx;
+	uint64_t place = (uint64_t)b->sector * VHD_SECTOR;
+	uint64_t end = place + vhd_place_bytes(c->v);
+	int ret;
+
+	if (!is_cut_off(c, place))
+		return 0;
+	ret = cow_file_extend(c->v->img, 0, end);
+	if (ret)
+		return ret;
+	c->file_bytes = end;
+	c->lengthened = true;
+	tell(c, b, what, true);
+	return 0;
+}
+
+/* Before copies are counted: who shares a block with one that is cut off wants one, too. */
+static int lengthen_blocks(struct checking *c)
+{
+	struct vhd_block *blocks = NULL;
+	uint32_t count;
+	int ret;
+
+	if (!c->repair)
+		return 0;
+	ret = vhd_blocks_get(c->v, c->file_bytes, lengthen_block, c, &blocks,
+			     &count);
+	free(blocks);
+	if (!ret && c->lengthened)
+		ret = cow_sync(c->v->img, 0);
 	return ret;
 }
 
@@ -207,8 +253,10 @@ static int check_blocks(struct checking *c)
 	uint32_t count = 0;
 	int ret;
 
-	ret = vhd_blocks_get(c->v, c->file_bytes, count_copy, c, &blocks,
-			     &count);
+	ret = lengthen_blocks(c);
+	if (!ret)
+		ret = vhd_blocks_get(c->v, c->file_bytes, count_copy, c,
+				     &blocks, &count);
 	free(blocks);
 	if (ret)
 		return ret;

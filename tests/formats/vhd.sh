@@ -341,4 +341,18 @@ not_multiplied()
 		[ "$(stat -c %s bad.vhd)" = "$size" ] && expect_refused vhd bad.vhd 'place of block 0' -w
 }
 check "a repair does not make many blocks of few" not_multiplied
+# The same of a block that the end of the file cuts off: it is counted whole.
+cut_not_multiplied()
+{
+	local size n last
+	cp good.vhd bad.vhd
+	last=$(printf '%s\n' "$(vhd get bad.vhd 'bat[0]')" "$(vhd get bad.vhd 'bat[2]')" | sort -n | tail -n 1)
+	for n in 0 1 2 3 4 5 6 7; do vhd set bad.vhd "bat[$n]=$last" || return; done
+	size=$(stat -c %s bad.vhd)
+	truncate -s -5120 bad.vhd
+	limited "$COWIMG" check -f vhd -r bad.vhd
+	[ $? = 2 ] && grep -q '7 blocks are in the places of 1 others; they are not repaired' refused.out &&
+		[ "$(stat -c %s bad.vhd)" -le "$size" ] && expect_refused vhd bad.vhd 'place of block 0' -w
+}
+check "nor of one that is cut off" cut_not_multiplied
 finish
