@@ -134,7 +134,7 @@ static void find_features(void)
 	o->timeout_s = now.timeout_s;
 }
 
-static int set_policy(struct cowd_options *o)
+static int tell_policy(const struct cowd_options *o)
 {
 	static const char *const names[] = {
 		[DMU_POLICY_QUEUE] = "queue",
@@ -149,10 +149,6 @@ static int set_policy(struct cowd_options *o)
 	else
 		snprintf(text, sizeof(text), "policy %s", names[o->policy]);
 	err = dmu_device_message(o->name, text);
-	if (!err && o->policy_held) {
-		o->policy_held = false;
-		err = cowd_record_write(&parent.record, o, parent.worker);
-	}
 	if (err)
 		cowd_log(COWD_WARNING, "%s: %s: %s", o->name, text,
 			 strerror(-err));
@@ -162,14 +158,19 @@ static int set_policy(struct cowd_options *o)
 /* What the table did not say, by messages. */
 static void set_features(struct cowd_options *o)
 {
-	int err = set_policy(o);
+	int err;
 
-	if (!err && !o->no_space_wait) {	/* a table says only the other */
-		err = dmu_device_message(o->name, "no_space fail");
-		if (err)
-			cowd_log(COWD_WARNING, "%s: no_space fail: %s", o->name,
-				 strerror(-err));
+	if (tell_policy(o))
+		return;
+	err = o->no_space_wait ? 0 :	/* a table says only the other */
+				 dmu_device_message(o->name, "no_space fail");
+	if (!err && o->policy_held) {
+		o->policy_held = false;
+		err = cowd_record_write(&parent.record, o, parent.worker);
 	}
+	if (err)
+		cowd_log(COWD_WARNING, "%s: what its options say is not in force: %s",
+			 o->name, strerror(-err));
 }
 
 /* ---- make, take over ----------------------------------------------------- */
@@ -366,11 +367,18 @@ static void remove_created(void)
 	}
 }
 
+/* The record stays: what it says of the image may be more than our options do. */
+void device_give_policy_back(void)
+{
+	if (parent.options->policy_held && !device_is_gone())
+		tell_policy(parent.options);
+}
+
 void device_undo(void)
 {
 	if (parent.created)
 		remove_created();
-	else if (parent.options->policy_held && !device_is_gone())
-		set_policy(parent.options);	/* that of its users, until it is served */
+	else
+		device_give_policy_back();
 	dmu_udev_wait(parent.cookie, 1000);
 }

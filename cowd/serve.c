@@ -1321,10 +1321,10 @@ static void map_taken(const struct slot *slot)
 	s->nr_taken = 0;
 }
 
-/* One that failed, or that is owed no more, waits for no room any more, if it did. */
+/* One that failed, is owed no more, or was covered waits for no room any more, if it did. */
 static void map_settled(const struct slot *slot)
 {
-	if (!slot->failed && !slot->late)
+	if (!slot->failed && !slot->late && !slot->covered)
 		map_taken(slot);
 	else if (slot->event.flags & EV_WAITED)
 		slot->serve->no_room_since = 0;
@@ -1371,7 +1371,7 @@ static void settle(struct cowd_serve *s)
 			if (slot->step == SLOT_SENT)
 				again(slot);
 		} else if (slot->step == SLOT_SENT) {
-			if (slot->event.type == DMU_EV_MAP && !slot->covered)
+			if (slot->event.type == DMU_EV_MAP)
 				map_settled(slot);
 			slot_free(slot);
 		}
@@ -1476,7 +1476,7 @@ bool cowd_serve_may_commit(struct cowd_serve *s)
 	do
 		n = dmu_read_events(s->channel, &events);
 	while (n > 0);
-	return n != -EIO;
+	return n != -EIO && !s->replay_failed_since;
 }
 
 bool cowd_serve_wants_events(const struct cowd_serve *s)

@@ -93,6 +93,8 @@ int device_get_features(struct dmu_table *features);
 int device_serve(const struct cowd_geometry *geometry);
 /* A start failed: who waits for the device that it made gets errors now. */
 void device_undo(void);
+/* An upgrade that has held it is given up. */
+void device_give_policy_back(void);
 bool device_is_gone(void);
 
 /* ---- children.c ---------------------------------------------------------- */

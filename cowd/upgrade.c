@@ -110,8 +110,8 @@ static void execute(const struct cowd_options *o)
 }
 
 /*
- * Until the next one has taken over nothing fails.  It brings the policy back,
- * from the record: also when it gets there at the second try only.
+ * Until the next one has taken over, or is given up, nothing fails.  Either
+ * brings the policy back, the next one from the record.
  */
 static int hold_policy(struct cowd_options *o)
 {
@@ -148,6 +148,7 @@ static void upgrade(void)
 	execute(o);
 	cowd_error(-errno, "%s: cannot be executed: %s", program,
 		   strerror(errno));
+	device_give_policy_back();
 	parent_finish(COWD_EXIT_FAILED);
 }
 

@@ -205,6 +205,16 @@ int cow_commit_first(struct cow_image *img)
 	return -EAGAIN;
 }
 
+int cow_commit_end_first(struct cow_image *img)
+{
+	struct cow_chain *chain = img->chain;
+
+	if (!chain || !chain->current || !chain->commit.frozen)
+		return cow_commit_first(img);
+	chain->current->priv.starved = true;
+	return -EAGAIN;
+}
+
 static bool overlap(uint32_t lo, uint32_t hi, uint32_t offset, uint32_t end)
 {
 	return lo < end && offset < hi;

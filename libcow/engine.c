@@ -28,7 +28,11 @@
  * cowd locks its memory, and with it the whole stack, used or not: the 8 MiB of the
  * default would be what a device costs.  A sanitizer's frames are larger.
  */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifndef __has_feature
+#define __has_feature(name) 0	/* clang's way of telling */
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || \
+	__has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
 #define HELPER_STACK	(8u << 20)
 #else
 #define HELPER_STACK	(512u << 10)

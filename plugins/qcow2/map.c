@@ -441,6 +441,7 @@ static int map_in_place(struct view *v, const struct cow_query *q,
 			struct spot *at, uint64_t first, uint64_t end,
 			struct cow_mapping *m)
 {
+	enum qcow2_moved_when when = QCOW2_NOT_MOVED;
 	bool writable;
 	int ret;
 
@@ -451,9 +452,11 @@ static int map_in_place(struct view *v, const struct cow_query *q,
 		return cow_error(v->d->img, -EIO,
 			"the cluster at offset %llu is marked as used once, but its refcount is not 1; the image is damaged: check and repair it",
 			(unsigned long long)at->offset);
-	if (at->kind == COW_KIND_LINEAR &&
-	    qcow2_moved_trim(v->d, q->first, &first, &end))
-		return cow_commit_first(v->d->img);
+	if (at->kind == COW_KIND_LINEAR)
+		when = qcow2_moved_trim(v->d, q->first, &first, &end);
+	if (when)
+		return when == QCOW2_MOVED ? cow_commit_first(v->d->img) :
+					     cow_commit_end_first(v->d->img);
 	answer(v, at, q, first, end, m);
 	m->flags = at->kind == COW_KIND_LINEAR ? COW_MAPPING_WRITABLE : 0;
 	return 0;

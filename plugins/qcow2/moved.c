@@ -43,30 +43,35 @@ void qcow2_moved_add(struct qcow2 *d, uint64_t cluster)
 		m->clusters[m->count++] = cluster;
 }
 
-bool qcow2_moved_trim(const struct qcow2 *d, uint64_t block, uint64_t *first,
-		      uint64_t *end)
+enum qcow2_moved_when qcow2_moved_trim(const struct qcow2 *d, uint64_t block,
+				       uint64_t *first, uint64_t *end)
 {
 	const struct qcow2_moved *m = &d->moved;
 	unsigned int bits = d->g.sub_bits;
 	uint64_t own = block >> bits;
-	bool found = m->full || m->full_committing;
+	enum qcow2_moved_when when = QCOW2_NOT_MOVED;
 	uint32_t i;
 
 	for (i = 0; i < m->count; i++) {
 		uint64_t cluster = m->clusters[i];
 
 		if (cluster == own)
-			found = true;
+			when = i < m->committing ? QCOW2_MOVED_COMMITTING :
+						   QCOW2_MOVED;
 		else if (cluster < own)
 			*first = num_max(*first, (cluster + 1) << bits);
 		else
 			*end = num_min(*end, cluster << bits);
 	}
-	if (found) {
+	if (m->full)
+		when = QCOW2_MOVED;
+	else if (m->full_committing && when == QCOW2_NOT_MOVED)
+		when = QCOW2_MOVED_COMMITTING;
+	if (when) {
 		*first = num_max(*first, own << bits);
 		*end = num_min(*end, (own + 1) << bits);
 	}
-	return found;
+	return when;
 }
 
 /* What is here now is written by the commit that begins. */
@@ -83,11 +88,17 @@ void qcow2_moved_committed(struct qcow2 *d, int status)
 {
 	struct qcow2_moved *m = &d->moved;
 
-	if (status || !m->count)
+	if (status) {
+		m->committing = 0;
+		m->full |= m->full_committing;
+		m->full_committing = false;
+		return;
+	}
+	m->full_committing = false;
+	if (!m->count)
 		return;
 	memmove(m->clusters, m->clusters + m->committing,
 		(m->count - m->committing) * sizeof(*m->clusters));
 	m->count -= m->committing;
 	m->committing = 0;
-	m->full_committing = false;
 }

@@ -267,12 +267,17 @@ int qcow2_moved_init(struct qcow2 *d);
 void qcow2_moved_free(struct qcow2 *d);
 /* The cluster stands, whole, at another place than durable metadata says. */
 void qcow2_moved_add(struct qcow2 *d, uint64_t cluster);
+enum qcow2_moved_when {
+	QCOW2_NOT_MOVED = 0,
+	QCOW2_MOVED_COMMITTING,	/* the commit on its way makes it durable */
+	QCOW2_MOVED,
+};
 /*
  * Is the block's cluster such a one?  The run [*first, *end) of blocks around
  * it is cut: to that cluster, or to where no such one is.
  */
-bool qcow2_moved_trim(const struct qcow2 *d, uint64_t block, uint64_t *first,
-		      uint64_t *end);
+enum qcow2_moved_when qcow2_moved_trim(const struct qcow2 *d, uint64_t block,
+				       uint64_t *first, uint64_t *end);
 void qcow2_moved_commit(struct qcow2 *d);
 void qcow2_moved_committed(struct qcow2 *d, int status);
 

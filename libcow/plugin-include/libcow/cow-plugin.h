@@ -479,6 +479,8 @@ void cow_table_dirty(struct cow_table *table, uint32_t offset,
  * ->committed().  Returns -EAGAIN.
  */
 int cow_commit_first(struct cow_image *img);
+/* The same, of what stands in the commit that is on its way: another is not wanted. */
+int cow_commit_end_first(struct cow_image *img);
 /*
  * The same, unless these bytes of a table are in the file by now: then 0.  For
  * a place that may be handed out only when the process that comes after a kill
