@@ -41,6 +41,8 @@ static int vmdk_info(void *handle, struct cow_image_info *info)
 
 	info->size = v->size;
 	info->block_size = v->block_size;
+	/* One table a time: each may lie in windows of its own. */
+	info->run_blocks = VMDK_GTES;
 	info->backing_path = v->d.parent;
 	info->backing_format = v->d.parent ? "vmdk" : NULL;
 	return 0;

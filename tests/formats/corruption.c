@@ -1512,6 +1512,33 @@ static void a_place_is_told_when_all_that_leads_to_it_is_durable(void)
 	outlives_a_kill(20);
 }
 
+/* --- Tables here and there ---------------------------------------------------- */
+
+/* More of them than the cache of a small image holds: a discard of all goes on. */
+static void a_discard_of_scattered_tables_ends(void)
+{
+	const uint64_t size = 1024 * MIB, table = 32 * MIB;
+	uint64_t at;
+
+	if (strcmp(variant->name, "without tables"))
+		return;
+	MUST(!system("python3 \"$FORMATS_SRC/vmdk-make.py\" scattered image 1073741824"));
+	disk_watch("image");
+	open_image();
+	MUST(info.size == size);
+	for (at = 0; at < size; at += table)
+		write_bytes(chain, 'a', UNIT, at);
+	MUST(!cow_flush(chain));
+	alarm(60);
+	MUST(!cow_pdiscard(chain, 0, size));
+	MUST(!cow_flush(chain));
+	alarm(0);
+	for (at = 0; at < size; at += table)
+		expect(chain, 0, UNIT, at);
+	close_image();
+	check_closed(false);
+}
+
 /* --- Sector bitmaps that others left ------------------------------------------ */
 
 #define VHD_TABLE_AT (512 + 16)	/* where the offset of its block table is */
@@ -1816,6 +1843,7 @@ static const struct test {
 	T(a_copied_that_comes_again_fails_no_commit),
 	T(a_place_that_is_told_outlives_a_kill),
 	T(a_place_is_told_when_all_that_leads_to_it_is_durable),
+	T(a_discard_of_scattered_tables_ends),
 	T(a_bitmap_is_full_before_its_block_is_written),
 	T(space_runs_out_at_each_step),
 	T(space_that_is_not_reserved_runs_out_at_each_step),

@@ -7,9 +7,12 @@ stream RAW OUT      streamOptimized as a stream: markers, directory and
 untabled OUT SIZE [GRAIN]
                     monolithicSparse whose directories are empty: no table yet;
                     grains of so many sectors
+scattered OUT SIZE  the same with tables, empty, each copy of each in a piece of 16 KiB of its
+                    own
 u32 FILE OFFSET N   overwrite 32 bits, little-endian; u64 likewise
 get FILE OFFSET     print 32 bits
 """
+import os
 import struct
 import sys
 import zlib
@@ -88,6 +91,18 @@ def untabled(out, size, grain=GRAIN):
         f.truncate(-(-(21 + 2 * gd_sectors) // GRAIN) * GRAIN * 512)
 
 
+def scattered(out, size):
+    untabled(out, size)
+    gdes = -(-int(size) // (GRAIN * 512 * GTES))
+    with open(out, "r+b") as f:
+        rgd, gd = struct.unpack_from("<QQ", f.read(512), 48)
+        first = -(-os.fstat(f.fileno()).st_size // 65536) * 65536
+        for at, directory in (first, gd), (first + gdes * 16384, rgd):
+            f.seek(directory * 512)
+            f.write(struct.pack("<%dI" % gdes, *range(at // 512, at // 512 + 32 * gdes, 32)))
+        f.truncate(-(-(first + 2 * gdes * 16384) // 65536) * 65536)
+
+
 def put(form, path, offset, value):
     with open(path, "r+b") as f:
         f.seek(int(offset))
@@ -99,6 +114,8 @@ def main(args):
         stream(*args[1:])
     elif args[0] == "untabled":
         untabled(*args[1:])
+    elif args[0] == "scattered":
+        scattered(*args[1:])
     elif args[0] == "u32":
         put("<I", *args[1:])
     elif args[0] == "u64":
