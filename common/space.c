@@ -38,7 +38,8 @@ void space_free(struct space *s)
 
 void space_ready(struct space *s)
 {
-	memcpy(s->taken, s->ref, bytes(s));
+	/* Not all that there may ever be: what is not touched takes no memory. */
+	memcpy(s->taken, s->ref, num_div_up(s->end, 8));
 	s->nr_taken = bits_count(s->taken, 0, s->end);
 }
 

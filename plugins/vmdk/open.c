@@ -384,21 +384,46 @@ static int round_file(struct vmdk *v, struct vmdk_extent *e)
 	return ret;
 }
 
-static int make_space(struct vmdk *v, struct vmdk_extent *e)
+/* Units that the file may ever come to have. */
+static uint64_t max_units(const struct vmdk_extent *e)
 {
-	uint32_t unit = e->h.grain_size;
+	uint64_t unit = e->h.grain_size;
 	uint64_t tables = 2ull * e->h.nr_gdes * VMDK_GT_BYTES;
-	uint64_t end = num_min(e->end, VMDK_FILE_MAX) / unit, max;
+	uint64_t end = num_div_up(num_min(e->end, VMDK_FILE_MAX), unit), max;
 
 	/* Each grain twice: given up, and given again before the commit. */
 	max = end + 2 * e->h.nr_grains + tables / unit + 2 + (4u << 20) / unit;
+	return num_max(num_min(max, VMDK_FILE_MAX / unit), end);
+}
+
+/* A small file can say that it is of a large disk; and this memory is locked. */
+static int check_space(struct vmdk *v)
+{
+	uint64_t units = 0;
+	uint32_t i;
+
+	for (i = 0; i < v->nr_extents; i++) {
+		if (v->extents[i].type == VMDK_SPARSE)
+			units += max_units(&v->extents[i]);
+	}
+	if (units <= VMDK_UNITS_MAX)
+		return 0;
+	return cow_error(v->img, -EFBIG,
+		"has extents of %llu grains together, which take too much memory to be written: %llu are the most; it can only be read; put an overlay on it",
+		(unsigned long long)units,
+		(unsigned long long)VMDK_UNITS_MAX);
+}
+
+static int make_space(struct vmdk *v, struct vmdk_extent *e)
+{
+	uint32_t unit = e->h.grain_size;
+	uint64_t end = num_min(e->end, VMDK_FILE_MAX) / unit;
+
 	e->opened_units = end;
 	e->reserved = calloc(1, num_div_up(e->h.nr_gdes, 8));
 	if (!e->reserved)
 		return -ENOMEM;
-	return space_init(&e->space, unit, end,
-			       num_max(num_min(max, VMDK_FILE_MAX / unit),
-				       end));
+	return space_init(&e->space, unit, end, max_units(e));
 }
 
 /*
@@ -452,6 +477,8 @@ static int prepare_writing(struct vmdk *v)
 		if (!can_say_zero(v, &v->extents[i]))
 			v->fixed = true;
 	}
+	if (!ret)
+		ret = check_space(v);
 	for (i = 0; !ret && i < v->nr_extents; i++) {
 		if (v->extents[i].type == VMDK_SPARSE)
 			ret = scan_extent(v, &v->extents[i]);

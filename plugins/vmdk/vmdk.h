@@ -39,6 +39,11 @@
 #define VMDK_WINDOW_MAX		(16u << 10)
 #define VMDK_BLOCK_SIZE		(64u << 10)	/* of flat images, at most */
 #define VMDK_RUNS_MAX		16384u
+/*
+ * Of all files of an image that is written; four bits each.  A disk of 1 TiB
+ * with grains of 4 KiB has half as many.
+ */
+#define VMDK_UNITS_MAX		(1ull << 30)
 
 /* The way of a mark to the disk: see mark.c. */
 enum vmdk_mark {
