@@ -35,7 +35,7 @@ static int take_base(struct dscow *d)
 {
 	if (!d->base)
 		return cow_error(d->img, -EINVAL, "its base is not open");
-	return dscow_identify(d->base, &d->h.base);
+	return dscow_identify_durable(d->base, &d->h.base);
 }
 
 static int accept_base(struct dscow *d)

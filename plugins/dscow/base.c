@@ -78,6 +78,13 @@ int dscow_identify(struct cow_image *base, struct dscow_identity *id)
 	return checksum(base, st.size, &id->checksum);
 }
 
+int dscow_identify_durable(struct cow_image *base, struct dscow_identity *id)
+{
+	int ret = cow_sync(base, 0);
+
+	return ret ? ret : dscow_identify(base, id);
+}
+
 static const char *difference(const struct dscow_identity *was,
 			      const struct dscow_identity *now)
 {

@@ -41,7 +41,7 @@ static int set_base(struct cow_image *img, const struct cow_create *create,
 	h->base_path_checksum = crc32c(0, create->backing_path, len);
 	strncpy(h->base_format, create->backing_format,
 		sizeof(h->base_format) - 1);
-	return dscow_identify(create->backing, &h->base);
+	return dscow_identify_durable(create->backing, &h->base);
 }
 
 static int write_header(struct cow_image *img,

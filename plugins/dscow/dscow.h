@@ -28,6 +28,8 @@ struct dscow {
 
 /* base.c: what a base is now, and whether that is what it was. */
 int dscow_identify(struct cow_image *base, struct dscow_identity *id);
+/* The same, to be recorded: a power cut must not give its file an earlier time. */
+int dscow_identify_durable(struct cow_image *base, struct dscow_identity *id);
 int dscow_verify(const struct dscow *d, const struct dscow_identity *now);
 
 /* bitmap.c: the callbacks of these names, and the bitmap as a whole. */

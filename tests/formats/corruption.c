@@ -1512,6 +1512,41 @@ static void a_place_is_told_when_all_that_leads_to_it_is_durable(void)
 	outlives_a_kill(20);
 }
 
+/* --- The base of an overlay --------------------------------------------------- */
+
+static void write_base(void)
+{
+	disk_watch("base");
+	disk_record();
+	patch("base", "x", 1, 0);
+	MUST(!disk_epoch());
+}
+
+/*
+ * An overlay holds the time when its base was last written: that must not be an earlier one
+ * after a power cut.
+ */
+static void the_time_of_a_base_is_durable_before_it_counts(void)
+{
+	if (strcmp(variant->format, "dscow"))
+		return;
+	make_base();
+	write_base();
+	create("image", variant->format, "base");
+	MUST(disk_epoch() == 1);
+	open_image();
+	MUST(!cow_chain_amend(chain, "merge", "begin"));
+	write_base();
+	MUST(!cow_chain_amend(chain, "merge", "end"));
+	MUST(disk_epoch() == 1);
+	write_base();
+	MUST(!cow_chain_amend(chain, "base", "accept"));
+	MUST(disk_epoch() == 1);
+	close_image();
+	open_image();
+	close_image();
+}
+
 /* --- Tables here and there ---------------------------------------------------- */
 
 /* More of them than the cache of a small image holds: a discard of all goes on. */
@@ -1843,6 +1878,7 @@ static const struct test {
 	T(a_copied_that_comes_again_fails_no_commit),
 	T(a_place_that_is_told_outlives_a_kill),
 	T(a_place_is_told_when_all_that_leads_to_it_is_durable),
+	T(the_time_of_a_base_is_durable_before_it_counts),
 	T(a_discard_of_scattered_tables_ends),
 	T(a_bitmap_is_full_before_its_block_is_written),
 	T(space_runs_out_at_each_step),
