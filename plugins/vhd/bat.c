@@ -132,6 +132,8 @@ static int fill_bitmap(struct vhd *v, uint64_t block, uint64_t place)
 	int ret;
 
 	ret = vhd_bitmap_get(v, place, true, &bitmap);
+	if (!ret)
+		ret = vhd_reserve_bitmap(v, block, place, true);
 	if (ret)
 		return ret;
 	if (!vhd_bitmap_full(v, bitmap)) {
@@ -172,28 +174,36 @@ static int map_dynamic(struct vhd *v, uint64_t block, uint64_t place,
 	return ret;
 }
 
-/* Some sectors are ours, others the parent's. */
-static int map_diff(struct vhd *v, uint64_t block, uint64_t place,
-		    const struct cow_query *q, struct cow_mapping *m)
+/*
+ * Some sectors are ours, others the parent's.  The kernel may copy some more
+ * after any answer COW: the bitmap has its space before.
+ */
+static int map_diff_write(struct vhd *v, uint64_t block, uint64_t place,
+			  bool write, struct cow_table *bitmap,
+			  struct cow_mapping *m)
 {
-	uint64_t units = vhd_block_units(v), at = q->first % units;
-	struct cow_table *bitmap;
-	int ret;
+	int ret = 0;
 
-	ret = vhd_bitmap_get(v, place, false, &bitmap);
-	if (ret)
-		return ret;
-	set_block(v, block, place, m);
-	m->kind = COW_KIND_LINEAR;
-	if (v->writable) {
-		m->flags = COW_MAPPING_WRITABLE;
-		if (vhd_bitmap_full(v, bitmap))
-			return 0;
+	if (!vhd_bitmap_full(v, bitmap)) {
+		ret = vhd_reserve_bitmap(v, block, place, write);
 		m->kind = COW_KIND_COW;
 		m->flags = COW_MAPPING_BITS;
 		m->source = COW_SOURCE_BACKING;
-		return 0;
+	} else {
+		m->kind = COW_KIND_LINEAR;
+		m->flags = COW_MAPPING_WRITABLE;
 	}
+	return ret;
+}
+
+/* The sectors that are as the one asked for. */
+static void map_diff_read(struct vhd *v, const struct cow_query *q,
+			  struct cow_table *bitmap, struct cow_mapping *m)
+{
+	uint64_t units = vhd_block_units(v), at = q->first % units;
+
+	m->kind = COW_KIND_LINEAR;
+	m->flags = 0;
 	m->first = q->first;
 	m->count = vhd_bitmap_run(bitmap, at, units);
 	m->offset += at * v->unit;
@@ -201,6 +211,27 @@ static int map_diff(struct vhd *v, uint64_t block, uint64_t place,
 		m->kind = COW_KIND_BACKING;
 		m->offset = 0;
 	}
+}
+
+static int map_diff(struct vhd *v, uint64_t block, uint64_t place,
+		    const struct cow_query *q, struct cow_mapping *m)
+{
+	bool write = q->flags & COW_QUERY_WRITE;
+	struct cow_table *bitmap;
+	int ret;
+
+	ret = vhd_bitmap_get(v, place, false, &bitmap);
+	if (ret)
+		return ret;
+	set_block(v, block, place, m);
+	if (v->writable) {
+		ret = map_diff_write(v, block, place, write, bitmap, m);
+		/* Without space it can be read. */
+		if (write || ret != -ENOSPC)
+			return ret;
+		m->source = 0;
+	}
+	map_diff_read(v, q, bitmap, m);
 	return 0;
 }
 

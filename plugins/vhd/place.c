@@ -17,6 +17,7 @@
  */
 #include "vhd.h"
 
+#include <common/bits.h>
 #include <common/num.h>
 
 #include <errno.h>
@@ -36,17 +37,34 @@ static uint64_t next_place(const struct vhd *v)
 			    align) - v->bitmap_bytes;
 }
 
-/* What a commit will write there must not fail for want of space. */
+/* What a commit will write there must not fail for want of it. */
+static int no_space(struct vhd *v, uint64_t block, uint64_t offset)
+{
+	return cow_error(v->img, -ENOSPC,
+		"there is no space at offset %llu for block %llu; free some on its file system",
+		(unsigned long long)offset, (unsigned long long)block);
+}
+
 static int reserve(struct vhd *v, uint64_t block, uint64_t offset,
 		   uint64_t len)
 {
 	int ret = cow_reserve(v->img, 0, offset, len);
 
-	if (ret != -ENOSPC)
-		return ret;
-	return cow_error(v->img, ret,
-		"there is no space at offset %llu for block %llu; free some on its file system",
-		(unsigned long long)offset, (unsigned long long)block);
+	return ret == -ENOSPC ? no_space(v, block, offset) : ret;
+}
+
+/* The bitmaps of blocks of our own have it: see make_place(). */
+int vhd_reserve_bitmap(struct vhd *v, uint64_t block, uint64_t place,
+		       bool tell)
+{
+	int ret;
+
+	if (v->given[block] || bits_test(v->reserved, block))
+		return 0;
+	ret = cow_reserve(v->img, 0, place, v->bitmap_bytes);
+	if (!ret)
+		bits_set(v->reserved, block);
+	return ret == -ENOSPC && tell ? no_space(v, block, place) : ret;
 }
 
 static int make_place(struct vhd *v, uint64_t block, uint64_t place)

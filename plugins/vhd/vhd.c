@@ -212,8 +212,9 @@ static int prepare_writing(struct vhd *v, uint32_t flags)
 	v->given = calloc(v->nr_blocks, sizeof(*v->given));
 	/* One for each block at most, given here or by an earlier process. */
 	v->taken = calloc(v->nr_blocks, sizeof(*v->taken));
+	v->reserved = calloc(1, num_div_up(v->nr_blocks, 8));
 	v->filling = calloc(1, num_div_up(v->nr_blocks, 8));
-	if (!v->given || !v->taken || !v->filling)
+	if (!v->given || !v->taken || !v->reserved || !v->filling)
 		return -ENOMEM;
 	return find_end(v);
 }
@@ -276,6 +277,7 @@ static void vhd_close(void *handle)
 	free(v->used);
 	free(v->given);
 	free(v->taken);
+	free(v->reserved);
 	free(v->filling);
 	free(v);
 }

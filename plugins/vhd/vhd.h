@@ -82,6 +82,7 @@ struct vhd {
 	uint32_t *given;		/* a block: sector of its new place, or 0 */
 	uint32_t *taken;		/* sectors of all new places */
 	uint32_t nr_taken;
+	uint8_t *reserved;		/* blocks: the bitmap has its space */
 	uint8_t *filling;		/* blocks: bits that may be set in memory only */
 };
 
@@ -135,6 +136,12 @@ void vhd_bitmap_set_all(const struct vhd *v, struct cow_table *table);
 int vhd_place_give(struct vhd *v, uint64_t block, uint64_t *place);
 /* May the block be at this place?  -EINVAL (reported) if not. */
 int vhd_place_accept(struct vhd *v, uint64_t block, uint64_t place);
+/*
+ * Before the bits of a block that is there can come to be set: space for them.
+ * -ENOSPC is reported if tell is true.
+ */
+int vhd_reserve_bitmap(struct vhd *v, uint64_t block, uint64_t place,
+		       bool tell);
 int vhd_commit(void *handle);
 void vhd_committed(void *handle, int status);
 /* blocks.c */

@@ -1847,6 +1847,50 @@ static void a_commit_has_its_space_before(void)
 	commit_without_space(false);
 }
 
+static void punch_page(uint64_t offset)
+{
+	int fd = open("image", O_WRONLY);
+
+	MUST(fd >= 0 && !fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				   (off_t)offset, UNIT));
+	close(fd);
+}
+
+/* The bitmap of a block that is there may be a hole, as no bit is set. */
+static void a_bitmap_has_its_space_before(void)
+{
+	const uint64_t block_bytes = 64 * KIB;
+	uint64_t block;
+	struct place p;
+
+	if (strcmp(variant->format, "vhd"))
+		return;
+	new_image();
+	write_some();
+	block = block_bytes / info.block_size;
+	p = place_of(block);
+	close_image();
+	punch_page(p.offset - UNIT);
+	disk_watch("image");
+	open_image();
+	disk_full_from(0);
+	MUST(kernel_write('s', UNIT, block_bytes) == -ENOSPC);
+	MUST(!kernel_flush() && !ask(block, 0));
+	expect(chain, variant->base ? base_byte() : 'a', UNIT, block_bytes);
+	disk_full_from(DISK_NEVER);
+	MUST(!kernel_write('s', UNIT, block_bytes));
+	disk_full_from(0);
+	MUST(!kernel_write('t', UNIT, block_bytes + 2 * UNIT));
+	MUST(!kernel_flush());
+	close_image();
+	disk_release();
+	check_closed(true);
+	open_image();
+	expect(chain, 's', UNIT, block_bytes);
+	expect(chain, 't', UNIT, block_bytes + 2 * UNIT);
+	close_image();
+}
+
 /* --- Start ------------------------------------------------------------------ */
 
 #define T(name) { #name, name }
@@ -1884,6 +1928,7 @@ static const struct test {
 	T(space_runs_out_at_each_step),
 	T(space_that_is_not_reserved_runs_out_at_each_step),
 	T(a_commit_has_its_space_before),
+	T(a_bitmap_has_its_space_before),
 	T(a_refused_change_leaves_the_flush_alone),
 };
 
