@@ -6,7 +6,8 @@
  *  1. The footer's copy at the start is written from the footer at the end.
  *  2. A block that is cut off by the end of the file gets the missing part,
  *     of zeroes.  One whose place begins past it was lost: its entry is
- *     freed, as is one that points into metadata.
+ *     freed, as is one that points into metadata.  All entries are durable
+ *     before 4.
  *  3. A block in the place of another one gets a copy of what it reads as;
  *     but not where there are more of them than blocks with a place of their
  *     own: a few bytes of such an image would fill the file system.  Then
@@ -30,17 +31,25 @@ struct checking {
 	bool foreign;		/* without blocks, others' metadata may lie behind it */
 	uint64_t copies;	/* of blocks, that a repair makes */
 	bool too_many;
-	bool lengthened;	/* not yet synced */
+	bool changed;		/* and not yet synced */
 };
 
+/* Durable after sync_changes(): there may be millions of them. */
 static int set_entry(struct checking *c, uint32_t block, uint32_t sector)
 {
 	be32 entry = be32_put(sector);
-	int ret;
 
-	ret = cow_write(c->v->img, 0, &entry, sizeof(entry),
-			c->v->h.table_offset + block * 4ull);
-	return ret ? ret : cow_sync(c->v->img, 0);
+	c->changed = true;
+	return cow_write(c->v->img, 0, &entry, sizeof(entry),
+			 c->v->h.table_offset + block * 4ull);
+}
+
+static int sync_changes(struct checking *c)
+{
+	if (!c->changed)
+		return 0;
+	c->changed = false;
+	return cow_sync(c->v->img, 0);
 }
 
 /* --- Footers -------------------------------------------------------------- */
@@ -117,17 +126,6 @@ static int check_end(struct checking *c)
 
 /* --- Blocks --------------------------------------------------------------- */
 
-static int lengthen(struct checking *c, uint64_t end)
-{
-	int ret = cow_file_extend(c->v->img, 0, end);
-
-	if (!ret)
-		ret = cow_sync(c->v->img, 0);
-	if (!ret)
-		c->file_bytes = end;
-	return ret;
-}
-
 /* To a place behind all that is there; the copy is durable before it counts. */
 static int copy_block(struct checking *c, const struct vhd_block *b)
 {
@@ -142,7 +140,9 @@ static int copy_block(struct checking *c, const struct vhd_block *b)
 			"block %u cannot have a place of its own: the file is too large",
 			b->block);
 	if (!ret)
-		ret = lengthen(c, to + bytes);
+		ret = cow_file_extend(c->v->img, 0, to + bytes);
+	if (!ret)
+		c->file_bytes = to + bytes;
 	for (done = 0; !ret && done < bytes; done += VHD_SECTOR) {
 		ret = cow_read(c->v->img, 0, buf, VHD_SECTOR, from + done);
 		if (!ret)
@@ -212,7 +212,7 @@ static int lengthen_block(void *ctx, const struct vhd_block *b,
 	if (ret)
 		return ret;
 	c->file_bytes = end;
-	c->lengthened = true;
+	c->changed = true;
 	tell(c, b, what, true);
 	return 0;
 }
@@ -229,9 +229,7 @@ static int lengthen_blocks(struct checking *c)
 	ret = vhd_blocks_get(c->v, c->file_bytes, lengthen_block, c, &blocks,
 			     &count);
 	free(blocks);
-	if (!ret && c->lengthened)
-		ret = cow_sync(c->v->img, 0);
-	return ret;
+	return ret ? ret : sync_changes(c);
 }
 
 static int nothing_new(void *ctx, const struct vhd_block *b, const char *what)
@@ -258,6 +256,7 @@ static int check_blocks(struct checking *c)
 		ret = vhd_blocks_get(c->v, c->file_bytes, count_copy, c,
 				     &blocks, &count);
 	free(blocks);
+	blocks = NULL;
 	if (ret)
 		return ret;
 	c->too_many = c->copies > count;
@@ -268,7 +267,10 @@ static int check_blocks(struct checking *c)
 	ret = vhd_blocks_get(c->v, c->file_bytes, found_fault, c, &blocks,
 			     &count);
 	free(blocks);
-	/* What is cut off or given back may be theirs. */
+	/* Before what they told of is cut off or given back. */
+	if (!ret)
+		ret = sync_changes(c);
+	/* That may be theirs. */
 	c->repair = c->repair && !c->too_many;
 	return ret;
 }

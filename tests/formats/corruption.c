@@ -321,6 +321,7 @@ static void check(struct cow_chain *c, bool leaks)
 
 #define DIRTY_AT 79		/* the byte of qcow2's dirty bit */
 #define L1_TABLE_AT	40
+#define VHD_TABLE_AT (512 + 16)	/* where the offset of its block table is */
 #define REFTABLE_AT 48		/* where its refcount table is */
 
 /* Is it marked?  Only then may counts be wrong. */
@@ -1512,6 +1513,38 @@ static void a_place_is_told_when_all_that_leads_to_it_is_durable(void)
 	outlives_a_kill(20);
 }
 
+/* 32 entries past the end of the file: a repair frees them, and syncs all at once. */
+static void entries_are_repaired_together(void)
+{
+	struct cow_check_result result;
+	be32 bad[32];
+	struct cow_chain *c;
+	be64 table;
+	int fd, i;
+
+	if (strcmp(variant->format, "vhd"))
+		return;
+	new_image();
+	write_some();
+	close_image();
+	fd = open("image", O_RDONLY);
+	MUST(fd >= 0 && !file_pread_all(fd, &table, sizeof(table), VHD_TABLE_AT));
+	close(fd);
+	for (i = 0; i < 32; i++)
+		bad[i] = be32_put(0x00ffff00);
+	patch("image", bad, sizeof(bad), be64_get(table) + 16 * sizeof(be32));
+	disk_record();
+	c = open_as("image", variant->format, COW_OPEN_WRITE | COW_OPEN_UNFINISHED);
+	MUST(!cow_chain_check(c, true, NULL, NULL, &result));
+	MUST(!result.corrupt && disk_epoch() < 4);
+	cow_chain_close(c);
+	disk_release();
+	check_closed(true);
+	open_image();
+	expect(chain, 'a', 64 * UNIT, 0);
+	close_image();
+}
+
 /* --- The base of an overlay --------------------------------------------------- */
 
 static void write_base(void)
@@ -1575,8 +1608,6 @@ static void a_discard_of_scattered_tables_ends(void)
 }
 
 /* --- Sector bitmaps that others left ------------------------------------------ */
-
-#define VHD_TABLE_AT (512 + 16)	/* where the offset of its block table is */
 
 /* Of the first block. */
 static uint64_t bitmap_place(void)
@@ -1922,6 +1953,7 @@ static const struct test {
 	T(a_copied_that_comes_again_fails_no_commit),
 	T(a_place_that_is_told_outlives_a_kill),
 	T(a_place_is_told_when_all_that_leads_to_it_is_durable),
+	T(entries_are_repaired_together),
 	T(the_time_of_a_base_is_durable_before_it_counts),
 	T(a_discard_of_scattered_tables_ends),
 	T(a_bitmap_is_full_before_its_block_is_written),
