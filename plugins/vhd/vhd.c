@@ -204,8 +204,36 @@ static int find_end(struct vhd *v)
 	return 0;
 }
 
+/*
+ * Where data ends with the file, its user could write there what makes another
+ * disk of it at the next open: a footer that says fixed.
+ */
+static int close_end(struct vhd *v)
+{
+	uint64_t used;
+	int ret;
+
+	if (!v->nr_used || v->footer_at || v->device)
+		return 0;
+	used = v->used[v->nr_used - 1].sector * (uint64_t)VHD_SECTOR +
+	       vhd_place_bytes(v);
+	if (used + sizeof(v->footer) <= v->file_bytes)
+		return 0;
+	ret = cow_file_extend(v->img, 0, v->end + sizeof(v->footer));
+	if (!ret)
+		ret = cow_write(v->img, 0, &v->footer, sizeof(v->footer),
+				v->end);
+	if (!ret)
+		ret = cow_sync(v->img, 0);
+	if (!ret)
+		v->footer_at = v->end;
+	return ret;
+}
+
 static int prepare_writing(struct vhd *v, uint32_t flags)
 {
+	int ret;
+
 	if (v->copy_damaged && !(flags & COW_OPEN_UNFINISHED))
 		return cow_error(v->img, -EINVAL,
 			"the copy of its footer at offset 0 is damaged: repair it before it is written");
@@ -216,7 +244,11 @@ static int prepare_writing(struct vhd *v, uint32_t flags)
 	v->filling = calloc(1, num_div_up(v->nr_blocks, 8));
 	if (!v->given || !v->taken || !v->reserved || !v->filling)
 		return -ENOMEM;
-	return find_end(v);
+	ret = find_end(v);
+	/* A check does that by itself. */
+	if (!ret && !(flags & COW_OPEN_UNFINISHED))
+		ret = close_end(v);
+	return ret;
 }
 
 static int open_dynamic(struct vhd *v, uint32_t flags)

@@ -1513,6 +1513,49 @@ static void a_place_is_told_when_all_that_leads_to_it_is_durable(void)
 	outlives_a_kill(20);
 }
 
+/* Of a fixed disk of so many bytes, made of the one of the image. */
+static void forge_footer(uint8_t *footer, uint64_t bytes)
+{
+	be64 size = be64_put(bytes);
+	be32 fixed = be32_put(2), sum = be32_put(0);
+	int fd = open("image", O_RDONLY), i;
+	uint32_t total = 0;
+
+	MUST(fd >= 0 && !file_pread_all(fd, footer, SECTOR, 0));
+	close(fd);
+	memcpy(footer + 48, &size, sizeof(size));
+	memcpy(footer + 60, &fixed, sizeof(fixed));
+	memcpy(footer + 64, &sum, sizeof(sum));
+	for (i = 0; i < (int)SECTOR; i++)
+		total += footer[i];
+	sum = be32_put(~total);
+	memcpy(footer + 64, &sum, sizeof(sum));
+}
+
+/* No footer at the end, where the last block is: its last sector is the user's. */
+static void a_user_makes_no_other_disk_of_it(void)
+{
+	const uint64_t last = 64 * KIB - SECTOR;
+	uint8_t footer[SECTOR];
+
+	if (strcmp(variant->format, "vhd"))
+		return;
+	new_image();
+	MUST(!kernel_write('a', 16 * UNIT, 0));
+	MUST(!kernel_flush());
+	close_image();
+	MUST(!truncate("image", (off_t)(file_bytes("image") - SECTOR)));
+	forge_footer(footer, 16 * KIB);
+	open_image();
+	MUST(!cow_pwrite(chain, footer, sizeof(footer), last));
+	close_image();
+	open_image();
+	MUST(info.size == DISK);
+	expect(chain, 'a', last, 0);
+	close_image();
+	check_closed(true);
+}
+
 /* 32 entries past the end of the file: a repair frees them, and syncs all at once. */
 static void entries_are_repaired_together(void)
 {
@@ -1953,6 +1996,7 @@ static const struct test {
 	T(a_copied_that_comes_again_fails_no_commit),
 	T(a_place_that_is_told_outlives_a_kill),
 	T(a_place_is_told_when_all_that_leads_to_it_is_durable),
+	T(a_user_makes_no_other_disk_of_it),
 	T(entries_are_repaired_together),
 	T(the_time_of_a_base_is_durable_before_it_counts),
 	T(a_discard_of_scattered_tables_ends),
