@@ -27,6 +27,7 @@ struct checking {
 	struct cow_check *check;
 	bool repair;
 	uint64_t file_bytes;
+	uint64_t opened_bytes;	/* the same, before anything was made longer */
 	uint64_t end;		/* of the last block, or of the metadata */
 	bool foreign;		/* without blocks, others' metadata may lie behind it */
 	uint64_t copies;	/* of blocks, that a repair makes */
@@ -194,7 +195,7 @@ static bool is_cut_off(const struct checking *c, uint64_t place)
 {
 	uint64_t end = place + vhd_place_bytes(c->v);
 
-	return place < c->file_bytes && end > c->file_bytes &&
+	return place < c->opened_bytes && end > c->file_bytes &&
 	       !vhd_place_fault(c->v, place, end);
 }
 
@@ -381,6 +382,7 @@ int vhd_check(void *handle, struct cow_check *check, bool repair)
 		return 0;
 	ret = cow_file_stat(c.v->img, 0, &st);
 	c.file_bytes = st.size;
+	c.opened_bytes = st.size;
 	if (!ret)
 		ret = check_copy(&c);
 	if (!ret)

@@ -346,7 +346,7 @@ cut_not_multiplied()
 {
 	local size n last
 	cp good.vhd bad.vhd
-	last=$(printf '%s\n' "$(vhd get bad.vhd 'bat[0]')" "$(vhd get bad.vhd 'bat[2]')" | sort -n | tail -n 1)
+	last=$(for n in 0 1 2 3 4 5 6 7; do vhd get bad.vhd "bat[$n]"; done | grep -vx 4294967295 | sort -n | tail -n 1)
 	for n in 0 1 2 3 4 5 6 7; do vhd set bad.vhd "bat[$n]=$last" || return; done
 	size=$(stat -c %s bad.vhd)
 	truncate -s -5120 bad.vhd
@@ -355,4 +355,18 @@ cut_not_multiplied()
 		[ "$(stat -c %s bad.vhd)" -le "$size" ] && expect_refused vhd bad.vhd 'place of block 0' -w
 }
 check "nor of one that is cut off" cut_not_multiplied
+# Each begins in what the one before was made longer by: only the first was in the file.
+chain_not_lengthened()
+{
+	local size n first block
+	cp good.vhd bad.vhd
+	block=$(($(vhd get bad.vhd block_size) / 512))
+	first=$(printf '%s\n' "$(vhd get bad.vhd 'bat[0]')" "$(vhd get bad.vhd 'bat[2]')" | sort -n | tail -n 1)
+	for n in 0 1 2 3 4 5 6 7; do vhd set bad.vhd "bat[$n]=$((first + n * block))" || return; done
+	size=$(stat -c %s bad.vhd)
+	truncate -s -5120 bad.vhd
+	limited "$COWIMG" check -f vhd -r bad.vhd
+	[ "$(stat -c %s bad.vhd)" -le "$size" ]
+}
+check "nor makes the file longer and longer" chain_not_lengthened
 finish
