@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -193,15 +194,29 @@ static int split_dir(struct creation *c)
 	return c->dir ? 0 : -ENOMEM;
 }
 
+/* A new one each time: what a crash left behind under another is in nobody's way. */
+static int temp_name(const struct creation *c, char **name)
+{
+	uint32_t random;
+
+	if (getrandom(&random, sizeof(random), 0) != sizeof(random))
+		return -errno;
+	return asprintf(name, "%s.new-%08x", c->p->path, random) < 0 ?
+		-ENOMEM : 0;
+}
+
 static int open_temp(struct creation *c, int *fd)
 {
+	int ret;
+
 	*fd = open(c->dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0666);
 	if (*fd >= 0)
 		return 0;
 	if (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL)
 		return report(c, -errno, "cannot be created");
-	if (asprintf(&c->temp, "%s.new-%d", c->p->path, (int)getpid()) < 0)
-		return -ENOMEM;
+	ret = temp_name(c, &c->temp);
+	if (ret)
+		return ret;
 	*fd = open(c->temp, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0666);
 	if (*fd >= 0)
 		return 0;
@@ -297,9 +312,9 @@ static int replace(struct creation *c)
 	if (!c->temp) {
 		char *temp;
 
-		if (asprintf(&temp, "%s.new-%d", c->p->path,
-			     (int)getpid()) < 0)
-			return -ENOMEM;
+		ret = temp_name(c, &temp);
+		if (ret)
+			return ret;
 		ret = link_to(c, temp);
 		if (ret) {
 			free(temp);

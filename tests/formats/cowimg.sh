@@ -337,6 +337,14 @@ check "an unknown command" says 1 "bogus: is no command" bogus a.raw
 check "no image" says 1 "an image must be named" check -f raw
 check "too many images" says 1 "a source and a new image" convert -f raw -O raw a b c
 check "no room for the output" bash -c "'$COWIMG' map -f raw --json a.raw >/dev/full; [ \$? = 1 ]"
+# A crash between link and rename leaves a name, and a process id comes again.
+after_a_crash()
+{
+	"$COWIMG" create --force -f raw left.raw 1m &&
+		bash -c 'for n in $(seq $(($$ - 2)) $(($$ + 50))); do : >"left.raw.new-$n"; done; exec "$0" "$@"' \
+			"$COWIMG" create --force -f raw left.raw 2m && [ "$(stat -c %s left.raw)" = 2097152 ]
+}
+check "a temporary name that a crash left is in nobody's way" after_a_crash
 # --- amend ---------------------------------------------------------------------
 
 amends()
