@@ -1221,21 +1221,27 @@ static void room_that_nobody_waits_for_is_forgotten(void **state)
 	assert_int_equal(replied(DMU_RE_FAIL, 2, NULL), 0);
 }
 
-/* However many questions wait for room, they wait. */
-static void thousands_wait_for_room(void **state)
+static void wait_for_room(struct cowd_serve *serve, unsigned int count, int rounds)
 {
-	uint64_t id;
-	int i;
+	unsigned int id;
 
 	kernel.bad_type = DMU_RE_MAP;
 	kernel.error = E2BIG;
 	kernel.times = 1000000;
 	cow.widest = 1;
-	for (id = 1; id <= 5500; id++)
+	for (id = 1; id <= count; id++)
 		event(DMU_EV_MAP, DMU_EV_WRITE, id, id % NR_BLOCKS, 1);
-	for (i = 0; i < 1000; i++)
-		work(*state);
-	assert_int_equal(kernel.nr_read, 5500);
+	while (rounds--)
+		work(serve);
+	assert_int_equal(kernel.nr_read, count);
+}
+
+/* However many questions wait for room, they wait. */
+static void thousands_wait_for_room(void **state)
+{
+	int i;
+
+	wait_for_room(*state, 5500, 1000);
 	kernel.times = 0;
 	work_out(*state);
 	for (i = 0; i < (int)kernel.nr_replies; i++)
@@ -1246,18 +1252,8 @@ static void thousands_wait_for_room(void **state)
 static void waiting_for_room_wants_no_memory(void **state)
 {
 	unsigned int before = nr_allocated;
-	uint64_t id;
-	int i;
 
-	kernel.bad_type = DMU_RE_MAP;
-	kernel.error = E2BIG;
-	kernel.times = 1000000;
-	cow.widest = 1;
-	for (id = 1; id <= 4000; id++)
-		event(DMU_EV_MAP, DMU_EV_WRITE, id, id % NR_BLOCKS, 1);
-	for (i = 0; i < 500; i++)
-		work(*state);
-	assert_int_equal(kernel.nr_read, 4000);
+	wait_for_room(*state, 4000, 500);
 	assert_int_equal(nr_allocated, before);
 	kernel.times = 0;
 	work_out(*state);
