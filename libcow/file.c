@@ -572,6 +572,9 @@ int cow_sync(struct cow_image *img, uint32_t file)
 		return -EINVAL;
 	if (!fsync(f->fd))
 		return 0;
+	/* A file system that only reads, as squashfs, has nothing to sync: fsync(2). */
+	if (!f->writable && (errno == EINVAL || errno == EROFS))
+		return 0;
 	/* The kernel tells once: the next commit must not take it for durable. */
 	if (img->chain)
 		atomic_store(&img->chain->commit.sync_failed, true);

@@ -23,7 +23,8 @@ struct record {
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static bool watching, recording, cannot_reserve, is_device, sync_fails;
+static bool watching, recording, cannot_reserve, is_device;
+static int sync_fails;		/* errno, or 0 */
 static dev_t watch_dev;
 static ino_t watch_ino;
 static uint8_t has_space[PAGES / 8];
@@ -193,8 +194,8 @@ static int do_sync(int fd)
 		return 0;
 	pthread_mutex_lock(&lock);
 	if (sync_fails) {
-		sync_fails = false;
-		errno = EIO;
+		errno = sync_fails;
+		sync_fails = 0;
 		ret = -1;
 	} else if (recording && nr_records && records[nr_records - 1].epoch == epoch)
 		epoch++;
@@ -287,7 +288,7 @@ void disk_release(void)
 	watching = false;
 	full_from = DISK_NEVER;
 	broken_len = 0;
-	sync_fails = false;
+	sync_fails = 0;
 	writes_left = DISK_NEVER;
 	cannot_reserve = false;
 	is_device = false;
@@ -323,10 +324,10 @@ void disk_break(uint64_t offset, uint64_t len)
 	broken_len = len;
 }
 
-void disk_break_sync(void)
+void disk_break_sync(int error)
 {
 	pthread_mutex_lock(&lock);
-	sync_fails = true;
+	sync_fails = error;
 	pthread_mutex_unlock(&lock);
 }
 

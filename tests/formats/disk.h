@@ -37,8 +37,8 @@ void disk_cannot_reserve(void);
 /* Writes that touch the range fail with EIO; len 0: none do. */
 void disk_break(uint64_t offset, uint64_t len);
 
-/* The next sync fails with EIO, and no other: as the kernel tells of what is lost. */
-void disk_break_sync(void);
+/* The next sync fails with this errno, and no other: as the kernel tells of what is lost. */
+void disk_break_sync(int error);
 bool disk_sync_is_broken(void);	/* it is still to come */
 
 /*
