@@ -388,6 +388,19 @@ void cow_request_finish(struct cow_chain *chain, struct cow_request *req,
 			int status);
 bool cow_request_changes(const struct cow_request *req);
 
+/* What of a MAP is done: priv.state. */
+enum cow_map_state {
+	COW_MAP_TOP,		/* nothing */
+	COW_MAP_PLACE,		/* priv.top is known; is it in one place? */
+	COW_MAP_ZEROES,		/* it is not; priv.progress bytes of it are zeroes */
+	COW_MAP_SCRATCH,	/* not all are zeroes: it is put together */
+	COW_MAP_BITS,		/* the answer is known, but for its bits */
+};
+
+/* It is not to come back: the tables that were looked at are given up. */
+void cow_map_goes_on(struct cow_chain *chain, struct cow_request *req,
+		     enum cow_map_state state);
+
 /* --- Resolving (resolve.c) --------------------------------------------- */
 
 /* What a byte of the disk and those around it read as. */

@@ -21,8 +21,6 @@
  */
 #define CHANGE_STEP (1ull << 14)
 
-enum { STATE_TOP, STATE_RESOLVE, STATE_BITS };
-
 bool cow_request_changes(const struct cow_request *req)
 {
 	return req->op == COW_OP_COPIED || req->op == COW_OP_DISCARD ||
@@ -45,6 +43,13 @@ void cow_request_finish(struct cow_chain *chain, struct cow_request *req,
 }
 
 /* --- MAP ------------------------------------------------------------------ */
+
+void cow_map_goes_on(struct cow_chain *chain, struct cow_request *req,
+		     enum cow_map_state state)
+{
+	cow_cache_unpin(chain, req);
+	req->priv.state = state;
+}
 
 static int map_top(struct cow_chain *chain, struct cow_request *req)
 {
@@ -80,19 +85,17 @@ static int run_map(struct cow_chain *chain, struct cow_request *req)
 {
 	int ret = 0;
 
-	if (req->priv.state == STATE_TOP) {
+	if (req->priv.state == COW_MAP_TOP) {
 		ret = map_top(chain, req);
 		if (ret)
 			return ret;
-		cow_cache_unpin(chain, req);
-		req->priv.state = STATE_RESOLVE;
+		cow_map_goes_on(chain, req, COW_MAP_PLACE);
 	}
-	if (req->priv.state == STATE_RESOLVE) {
+	if (req->priv.state != COW_MAP_BITS) {
 		ret = cow_resolve(chain, req);
 		if (ret)
 			return ret;
-		cow_cache_unpin(chain, req);
-		req->priv.state = STATE_BITS;
+		cow_map_goes_on(chain, req, COW_MAP_BITS);
 	}
 	return map_bits(chain, req);
 }

@@ -229,22 +229,29 @@ static uint64_t block_end(const struct cow_chain *chain, uint64_t block)
 	return num_min((block + 1) * chain->block_size, chain->size);
 }
 
-/* Does one piece of zeroes follow the other up to the end of the block? */
-static int all_zero(struct cow_chain *chain, const struct cow_mapping *top,
-		    uint64_t block, bool *zero)
+/*
+ * Does one piece of zeroes follow the other up to the end of the block?  There may be
+ * more of them, and more tables that say so, than one request may pin: it begins anew
+ * at the piece that it waited for.
+ */
+static int all_zero(struct cow_chain *chain, struct cow_request *req,
+		    bool *zero)
 {
-	uint64_t pos = block * chain->block_size;
+	uint64_t start = req->first * chain->block_size;
+	uint64_t len = block_end(chain, req->first) - start;
 	struct cow_piece p;
 	int ret;
 
 	*zero = false;
-	while (pos < block_end(chain, block)) {
-		ret = cow_source_at(chain, top, pos, &p);
+	while (req->priv.progress < len) {
+		ret = cow_source_at(chain, &req->priv.top,
+				    start + req->priv.progress, &p);
 		if (ret)
 			return ret;
 		if (p.kind != COW_PIECE_ZERO)
 			return 0;
-		pos = p.end;
+		req->priv.progress = p.end - start;
+		cow_cache_unpin(chain, req);
 	}
 	*zero = true;
 	return 0;
@@ -275,24 +282,34 @@ static bool source_of_piece(const struct cow_chain *chain, uint64_t block,
 	return !s->file || num_is_aligned(s->offset, COW_SECTOR_SIZE);
 }
 
+/*
+ * What a state found out holds in those after it: what the top said is kept, and below
+ * it nothing changes.
+ */
 static int find_source(struct cow_chain *chain, struct cow_request *req,
 		       struct source *s)
 {
-	const struct cow_mapping *top = &req->priv.top;
 	uint64_t block = req->first;
 	struct cow_piece p;
 	bool zero;
 	int ret;
 
-	ret = cow_source_at(chain, top, block * chain->block_size, &p);
-	if (ret)
-		return ret;
-	if (source_of_piece(chain, block, &p, s))
-		return 0;
+	if (req->priv.state == COW_MAP_PLACE) {
+		ret = cow_source_at(chain, &req->priv.top,
+				    block * chain->block_size, &p);
+		if (ret)
+			return ret;
+		if (source_of_piece(chain, block, &p, s))
+			return 0;
+		cow_map_goes_on(chain, req, COW_MAP_ZEROES);
+	}
 	*s = (struct source){ .first = block, .count = 1 };
-	ret = all_zero(chain, top, block, &zero);
-	if (ret || zero)
-		return ret;
+	if (req->priv.state == COW_MAP_ZEROES) {
+		ret = all_zero(chain, req, &zero);
+		if (ret || zero)
+			return ret;
+		cow_map_goes_on(chain, req, COW_MAP_SCRATCH);
+	}
 	s->file = chain->scratch.file;
 	s->offset = block * chain->block_size;
 	return req->flags & COW_REQ_LOOK && s->file ?

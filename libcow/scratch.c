@@ -181,7 +181,10 @@ static void start_piece(struct cow_chain *c, const struct cow_piece *p,
 	submit(c, COW_IO_WORK, NULL, to, len, 0);
 }
 
-/* Pieces until one needs an I/O: -EAGAIN; 0 when the block is whole. */
+/*
+ * Pieces until one needs an I/O: -EAGAIN; 0 when the block is whole.  Each is looked up
+ * once, so its tables are given up: all of them are more than one request may pin.
+ */
 static int gather(struct cow_chain *c, struct cow_request *req)
 {
 	struct cow_scratch *s = &c->scratch;
@@ -193,6 +196,7 @@ static int gather(struct cow_chain *c, struct cow_request *req)
 		ret = cow_source_at(c, &req->priv.top, s->pos, &p);
 		if (ret)
 			return ret;
+		cow_cache_unpin(c, req);
 		len = (uint32_t)(num_min(p.end, s->end) - s->pos);
 		if (p.kind != COW_PIECE_ZERO) {
 			start_piece(c, &p, len);

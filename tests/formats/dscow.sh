@@ -4,6 +4,7 @@
 . "${srcdir:-$(dirname "$0")}/lib.sh"
 need qemu-img
 DSCOW_TOOL=$(built tools/dscow_tool)
+COWIMG=$(built tools/cowimg)
 
 # Whatever was written to the overlay, the base is as it was.
 overlay()
@@ -20,12 +21,29 @@ overlay()
 		"$IMAGE_IO" read dscow ov ours && "$IMAGE_IO" between ours mirror mirror.now
 }
 
+# A block that lies in more tables of the base than one request may hold, with one
+# cluster of WRITE in each.
+over_many_tables()
+{
+	local i
+	qemu-img create -q -f qcow2 -o cluster_size=512 many 16M &&
+		for ((i = 0; i < 512; i++)); do
+			echo "write $1 $((i * 32768 + i % 64 * 512)) 512"
+		done | qemu-io -f qcow2 many >/dev/null &&
+		[ "$(stat -c %s many)" -gt $((512 * 512)) ] &&
+		qemu-img convert -f qcow2 -O raw many mirror &&
+		"$COWIMG" create --force -f dscow -s 16M -b many -F qcow2 ov2 &&
+		"$IMAGE_IO" read dscow ov2 ours && same_contents ours mirror
+}
+
 for size in 512 1000 5000k 33m; do
 	for block in 4k 64k; do
 		next_seed
 		check "overlay of $size, blocks of $block" overlay "$size" "$block" "$SEED"
 	done
 done
+check "a block over 512 tables with data" over_many_tables "-P 7"
+check "a block over 512 tables of zeroes" over_many_tables -z
 poke ov 0 'XXXX'
 check "refuses a wrong magic" expect_refused dscow ov "no dscow image"
 finish

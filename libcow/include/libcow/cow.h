@@ -269,7 +269,7 @@ struct cow_request {
 		struct cow_request *next, *prev;	/* in order of id */
 		struct cow_mapping top;
 		uint64_t id;
-		uint64_t progress;
+		uint64_t progress;	/* blocks; MAP: bytes of the block */
 		uint16_t state;
 		bool waiting, starved;
 		uint8_t behind;		/* enum cow_behind */
