@@ -3,7 +3,7 @@
 # SIGKILL of cowd at random moments under a load that verifies all it reads: hits
 # and first writes inside delegated extents go on while it is dead, no I/O fails,
 # and it is served again by --recover and by a plain start in turns.
-#	kill-100.sh [--long | --times N] [--seed S] [--plugin NAME]
+#	kill-100.sh [--long | --times N] [--seed S] [--plugin NAME | --split]
 # shellcheck source=tests/cowd/lib.sh
 . "$(dirname "$0")/lib.sh"
 arguments "$@"
@@ -31,13 +31,13 @@ serve_again()
 	if [ $(($1 % 2)) = 0 ]; then
 		timeout 60 cowd --recover mydev || die "kill $1: --recover"
 	else
-		timeout 60 cowd -p "$plugin" mydev "$image" || die "kill $1: plain start"
+		timeout 60 cowd -p "$plugin" "${allow[@]}" mydev "$image" || die "kill $1: plain start"
 	fi
 }
 
 export LOAD_ZEROES=1
 overlay $((48 + (times < 40 ? times : 40) * 6)) 24
-cowd -p "$plugin" mydev "$image" || die "cowd"
+cowd -p "$plugin" "${allow[@]}" mydev "$image" || die "cowd"
 load_start
 for n in $(seq "$times"); do
 	sleep "0.$(printf %03d $((RANDOM % 700)))"
@@ -49,7 +49,7 @@ done
 load_stop
 dmsetup status mydev
 all_is_well
-echo "$times kills of $plugin survived, seed $seed; while it was dead: $io I/Os, $firsts first writes, $idle times no I/O"
+echo "$times kills of $plugin${split:+, split,} survived, seed $seed; while it was dead: $io I/Os, $firsts first writes, $idle times no I/O"
 [ $io -gt 0 ] || fail "no I/O while it was dead"
 # The other formats give places to those who ask.
 [ $firsts -gt 0 ] || [ "$plugin" != dscow ] || fail "no first write while it was dead"

@@ -130,7 +130,8 @@ file()
 
 # arguments "$@": --long, --times N, --seed S, --plugin NAME set $long, $times,
 # $seed, and $plugin and $image, which stay those of dscow without it.
-plugin=dscow image=a.dscow
+# --split: the image is a descriptor that names two files, which $allow lets cowd write.
+plugin=dscow image=a.dscow split='' allow=()
 # shellcheck disable=SC2034 # for the scripts
 arguments()
 {
@@ -141,11 +142,32 @@ arguments()
 		--times) times=$2; shift ;;
 		--seed) seed=$2; shift ;;
 		--plugin) plugin=$2 image=a.$2; shift ;;
-		*) die "usage: ${0##*/} [--long] [--times N] [--seed S] [--plugin NAME]" ;;
+		--split) plugin=vmdk image=a.vmdk split=1 allow=(--allow-write "$work") ;;
+		*) die "usage: ${0##*/} [--long] [--times N] [--seed S] [--plugin NAME | --split]" ;;
 		esac
 		shift
 	done
 	RANDOM=$seed
+}
+
+make_overlay_of_its_own_kind()
+{
+	if [ -z "$split" ]; then
+		cowimg create -f "$plugin" -b "$base" -F "$plugin" "$image" >/dev/null
+		return
+	fi
+	# Two sparse files, as of a disk that is larger than 2 GiB.
+	local half size
+	size=$(stat -c %s base.img)
+	for half in 1 2; do
+		qemu-img create -q -f vmdk -o subformat=twoGbMaxExtentSparse -b "$base" -F vmdk \
+			"half$half.vmdk" $((size / 2)) || return
+	done
+	{
+		sed '/^RW /d' half1.vmdk
+		grep -h '^RW ' half1.vmdk half2.vmdk
+	} >"$image"
+	[ "$(grep -c '^RW .*SPARSE' "$image")" = 2 ]
 }
 
 # The overlay over base.img, or over a base of its own kind where it takes no raw one.
@@ -157,7 +179,7 @@ make_overlay()
 	vhd | vmdk)
 		base=base.$plugin
 		cowimg convert -f raw -O "$plugin" base.img "$base" &&
-			cowimg create -f "$plugin" -b "$base" -F "$plugin" "$image" >/dev/null
+			make_overlay_of_its_own_kind
 		;;
 	*) cowimg create -f "$plugin" -b base.img -F raw "$image" >/dev/null ;;
 	esac
@@ -242,7 +264,7 @@ all_is_well()
 	cowctl stop mydev || fail "cowctl stop: exit status $?"
 	nothing_left "the end"
 	check_overlay
-	cowd -p "$plugin" mydev "$image" || die "cowd"
+	cowd -p "$plugin" "${allow[@]}" mydev "$image" || die "cowd"
 	"$load" verify /dev/mapper/mydev state || fail "reads wrong after a restart"
 	cowctl stop mydev || fail "cowctl stop: exit status $?"
 	base_is_kept || fail "the base was changed"
