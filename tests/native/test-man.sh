@@ -5,7 +5,9 @@
 set -u
 
 src=${srcdir:-$(dirname "$0")}/../../tools
-bin=$PWD/../../tools
+BUILD=$PWD/../..
+# shellcheck source=tests/built.sh disable=SC1091
+. "$(dirname "$(readlink -f "$0")")/../built.sh"
 command -v mandoc >/dev/null || exit 77
 
 options() { grep -oE -- '(^|[[:space:],])--?[A-Za-z][a-z-]*' | tr -d ' ,\t' | sort -u; }
@@ -13,7 +15,8 @@ options() { grep -oE -- '(^|[[:space:],])--?[A-Za-z][a-z-]*' | tr -d ' ,\t' | so
 # same_options TOOL PAGE [COMMAND]: the command that most options go with.
 same_options()
 {
-	local tool=$bin/$1 page=$src/$2 help man option value
+	local tool page=$src/$2 help man option value
+	tool=$(built "tools/$1")
 	shift 2
 	help=$("$tool" --help | grep -E '^ +-' | cut -c1-26 | tr '=' ' ' | options)
 	man=$(sed -n '/^\.It Fl/p' "$page" |
@@ -44,23 +47,23 @@ done
 for tool in cowimg\ info dscow_tool img2qcow qcow-create qcow2raw; do
 	for option in --no-such-option -9; do
 		# shellcheck disable=SC2086 # a tool and its command
-		said=$("$bin"/$tool "$option" x 2>&1) && status=1
+		said=$($(built "tools/$tool") "$option" x 2>&1) && status=1
 		case $said in
 		*"option $option: is not known"*) ;;
 		*) echo "$tool $option: says $said"; status=1 ;;
 		esac
 	done
 done
-said=$("$bin/cowimg" map -r x 2>&1)
+said=$("$(built tools/cowimg)" map -r x 2>&1)
 [ "$said" = "cowimg: map takes no option -r; see cowimg --help" ] || { echo "cowimg map -r: says $said"; status=1; }
 
 # The page of dscow_tool knows each key of its JSON.
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 truncate -s 1M "$dir/base"
-"$bin/dscow_tool" -c "$dir/overlay" "$dir/base" >"$dir/log" || status=1
+"$(built tools/dscow_tool)" -c "$dir/overlay" "$dir/base" >"$dir/log" || status=1
 for action in -i -k; do
-	"$bin/dscow_tool" $action --json "$dir/overlay" >"$dir/json" || status=1
+	"$(built tools/dscow_tool)" $action --json "$dir/overlay" >"$dir/json" || status=1
 	keys=$(sed -n 's/^ *"\([a-z-]*\)":.*/\1/p' "$dir/json")
 	[ -n "$keys" ] || { echo "dscow_tool $action --json: no keys"; status=1; }
 	for key in $keys; do
