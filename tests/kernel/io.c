@@ -79,7 +79,20 @@ void dev_free(struct dev *dev)
 	free(dev);
 }
 
-/* One number of /sys/block/DEV/stat. */
+/*
+ * A request is counted behind its end, so who was told of that may look too early.
+ * To set what is set waits until the device has no request left, the counting included.
+ */
+static void dev_settle(struct dev *dev)
+{
+	struct loop_info64 info;
+
+	check(!ioctl(dev->fd, LOOP_GET_STATUS64, &info) &&
+	      !ioctl(dev->fd, LOOP_SET_STATUS64, &info),
+	      "%s: its status cannot be set: %s", dev->path, strerror(errno));
+}
+
+/* One number of /sys/block/DEV/stat, of all that is over. */
 uint64_t dev_stat(struct dev *dev, int field)
 {
 	unsigned long long v = 0;
@@ -87,6 +100,7 @@ uint64_t dev_stat(struct dev *dev, int field)
 	FILE *f;
 	int i;
 
+	dev_settle(dev);
 	snprintf(path, sizeof(path), "/sys/block/%s/stat", dev->path + 5);
 	f = fopen(path, "r");
 	check(f, "%s: %s", path, strerror(errno));
@@ -94,16 +108,6 @@ uint64_t dev_stat(struct dev *dev, int field)
 		check(fscanf(f, "%llu", &v) == 1, "%s is too short", path);
 	fclose(f);
 	return v;
-}
-
-/* A request is counted behind its end, so who was told of that may look too early. */
-void dev_stat_is(struct dev *dev, int field, uint64_t want)
-{
-	uint64_t end = now_ms() + (unsigned int)wait_limit_ms();
-
-	while (dev_stat(dev, field) < want && now_ms() < end)
-		sleep_ms(1);
-	check_eq(dev_stat(dev, field), want);
 }
 
 bool dev_is_hole(struct dev *dev, uint64_t sector, uint64_t count)

@@ -77,7 +77,6 @@ struct dev *dev_new(uint64_t sectors);
 struct dev *dev_new_opts(uint64_t sectors, unsigned int logical, int flags);
 void dev_free(struct dev *dev);
 uint64_t dev_stat(struct dev *dev, int field);
-void dev_stat_is(struct dev *dev, int field, uint64_t want);	/* by and by */
 #define DEV_READS	0
 #define DEV_READ_SECTORS 2
 #define DEV_WRITES	4

@@ -1229,7 +1229,7 @@ static void removal_is_told(void)
 	disk_write(d, 60 * BS, BS, 9);
 	flushes = dev_stat(a, DEV_FLUSHES);
 	remove_now();
-	dev_stat_is(a, DEV_FLUSHES, flushes + 1);
+	check_eq(dev_stat(a, DEV_FLUSHES), flushes + 1);
 	ev_copied(c, 3, 1, 0, 3 * BS);
 	ev_copied(c, 60, 1, 0, 60 * BS);
 	id = ev_flush(c);
