@@ -168,7 +168,40 @@ writes_without_cowd()
 	ok "a guest writes while cowd is killed, twice, and started again by itself"
 }
 
-[ $# -gt 0 ] || set -- domain_0 by_the_shim refuses_a_second plugs writes_without_cowd watched
+rounds() { grep -c "guest: round" "/var/log/xen/console/guest-$1.log"; }
+
+# Nobody serves the guest's disk, and nobody is to come: what it has written once it writes on.
+goes_on_unserved()
+{
+	local device at
+	guest hot pv "'dmu:dscow:$work/hot.dscow:$work/golden.img,xvda,w'" <<-'END'
+	waits 20 test -b /dev/xvda
+	i=0
+	while [ $i -lt 300 ]; do
+		dd if=/dev/urandom of=/dev/xvda bs=64k count=1 seek=$((i % 4)) oflag=direct conv=fsync,notrunc 2>/dev/null || bad write
+		said "round $i"
+		usleep 50000
+		i=$((i + 1))
+	done
+	END
+	dmu-xl create -q hot.cfg || die "dmu-xl create"
+	device=xen-$(xl domid hot)-51712
+	until_true 60 says hot "round 8" || die "the guest does not write"
+	pkill -9 -x cowctl
+	# shellcheck disable=SC2046 # numbers
+	kill -9 $(jq -r '.pid, .worker' "/run/cowd/$device.json")
+	until_true 20 no_cowd || die "cowd lives on"
+	at=$(rounds hot)
+	until_true 60 says hot "round $((at + 8))" || die "the guest stands still without cowd"
+	no_cowd || die "somebody serves it"
+	cowctl list | awk -v d="$device" '$1 == d && $2 == "dead"' | grep -q . || die "cowctl list: $(cowctl list)"
+	cowd --recover "$device" || die "cowd --recover"
+	ends hot
+	nothing_left hot
+	dscow_tool -k hot.dscow || fail "the overlay's check says $?"
+	ok "a guest writes while nobody serves its disk: from round $at on"
+}
+[ $# -gt 0 ] || set -- domain_0 by_the_shim refuses_a_second plugs writes_without_cowd goes_on_unserved watched
 for step; do
 	$step
 done
