@@ -219,6 +219,7 @@ struct run_result {
 static void run_one(struct cow_chain *chain, struct cow_request *req,
 		    struct run_result *res)
 {
+	bool held = req->priv.nr_pins;
 	int ret;
 
 	if (is_behind(chain, req))
@@ -237,7 +238,8 @@ static void run_one(struct cow_chain *chain, struct cow_request *req,
 	if (!req->priv.behind &&
 	    (!req->priv.starved || is_oldest(chain, req)))
 		return;
-	res->gave_up |= req->priv.nr_pins;
+	/* Older ones that found no room may have been before what it gave up as it ran, too. */
+	res->gave_up |= held || req->priv.nr_pins;
 	cow_cache_unpin(chain, req);
 }
 

@@ -301,7 +301,8 @@ static int find_source(struct cow_chain *chain, struct cow_request *req,
 			return ret;
 		if (source_of_piece(chain, block, &p, s))
 			return 0;
-		cow_map_goes_on(chain, req, COW_MAP_ZEROES);
+		cow_map_goes_on(chain, req, p.kind == COW_PIECE_ZERO ?
+				COW_MAP_ZEROES : COW_MAP_SCRATCH);
 	}
 	*s = (struct source){ .first = block, .count = 1 };
 	if (req->priv.state == COW_MAP_ZEROES) {
