@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
-# --help and the man page of dmu-xl name the same commands and options.
+# --help and the man page of a program name the same commands and options.
 set -u
 
 src=${srcdir:-$(dirname "$0")}
@@ -11,4 +11,13 @@ man=$(sed -n 's/^\.It Cm \([a-z]*\).*/\1/p; s/^\.It Fl h , .*/-h, --help/p' "$sr
 	diff <(echo "$help") <(echo "$man")
 	exit 1
 }
-mandoc -Tlint -Wwarning "$src/dmu-xl.8"
+mandoc -Tlint -Wwarning "$src/dmu-xl.8" || exit 1
+
+# It is not built everywhere; what it says is in its source.
+help=$(sed -n 's/^"  \(add, remove\|watch\|-h, --help\)  .*/\1/p' "$src/shim/main.c" | sort)
+man=$(sed -n 's/^\.It Cm add , Cm remove$/add, remove/p; s/^\.It Cm \([a-z]*\)$/\1/p; s/^\.It Fl h , .*/-h, --help/p' "$src/block-dmu-shim.8" | sort)
+[ -n "$help" ] && [ "$help" = "$man" ] || {
+	diff <(echo "$help") <(echo "$man")
+	exit 1
+}
+mandoc -Tlint -Wwarning "$src/block-dmu-shim.8"

@@ -464,7 +464,8 @@ watches()
 	exec 7>events
 	until_true grep -q "^cowctl|stop|xen-9$domain-51712$" calls
 	until_true grep -q "^cowctl|stop|xen-3$domain-51712$" calls
-	[ "$(grep -c . calls)" = 2 ] || fail "called $(cat calls)"
+	# What the one before began may ask once more for the disk that it has stopped.
+	[ "$(grep -vc "^cowctl|stop|xen-8$domain-51712$" calls)" = 2 ] || fail "called $(cat calls)"
 	exec 7>&-
 	wait "$watcher"
 	watcher=

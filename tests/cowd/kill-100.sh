@@ -3,9 +3,15 @@
 # SIGKILL of cowd at random moments under a load that verifies all it reads: hits
 # and first writes inside delegated extents go on while it is dead, no I/O fails,
 # and it is served again by --recover and by a plain start in turns.
-#	kill-100.sh [--long | --times N] [--seed S] [--plugin NAME | --split]
+#	kill-100.sh [--split] [--long | --times N] [--seed S] [--plugin NAME]
+# --split: of a VMDK in two files.
 # shellcheck source=tests/cowd/lib.sh
 . "$(dirname "$0")/lib.sh"
+if [ "${1:-}" = --split ]; then
+	shift
+	split=1 allow=(--allow-write "$work")
+	set -- "$@" --plugin vmdk
+fi
 arguments "$@"
 : "${times:=${long:+100}}" "${times:=12}"
 

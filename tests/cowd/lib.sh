@@ -130,7 +130,7 @@ file()
 
 # arguments "$@": --long, --times N, --seed S, --plugin NAME set $long, $times,
 # $seed, and $plugin and $image, which stay those of dscow without it.
-# --split: the image is a descriptor that names two files, which $allow lets cowd write.
+# Who sets $split makes of it a descriptor that names two files, which $allow lets cowd write.
 plugin=dscow image=a.dscow split='' allow=()
 # shellcheck disable=SC2034 # for the scripts
 arguments()
@@ -142,8 +142,7 @@ arguments()
 		--times) times=$2; shift ;;
 		--seed) seed=$2; shift ;;
 		--plugin) plugin=$2 image=a.$2; shift ;;
-		--split) plugin=vmdk image=a.vmdk split=1 allow=(--allow-write "$work") ;;
-		*) die "usage: ${0##*/} [--long] [--times N] [--seed S] [--plugin NAME | --split]" ;;
+		*) die "usage: ${0##*/} [--long] [--times N] [--seed S] [--plugin NAME]" ;;
 		esac
 		shift
 	done

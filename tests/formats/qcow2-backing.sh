@@ -35,22 +35,6 @@ for size in 512 1M 3100672 3101184 5000192; do
 		check "over a base, disk of $size, ${options:-no options}" over_base "$options" "$size"
 	done
 done
-# Blocks that lie in three images each, so that all need the buffer in which they are put
-# together, and more tables than the cache has room for.
-crowded()
-{
-	local i
-	rm -f low mid top
-	truncate -s 1g bottom && qimg create -f qcow2 -o cluster_size=4k -b bottom -F raw low &&
-		qimg create -f qcow2 -o cluster_size=4k -b low -F qcow2 mid &&
-		qimg create -f qcow2 -b mid -F qcow2 top || return 1
-	for ((i = 0; i < 512; i++)); do echo "write -q $((i * 2048 + 16))k 4k"; done |
-		qemu-io -f qcow2 low >/dev/null
-	for ((i = 0; i < 512; i++)); do echo "write -q $((i * 2048))k 4k"; done |
-		qemu-io -f qcow2 mid >/dev/null
-	"$BUILD/tests/formats/crowd" qcow2 top $((2 << 20))
-}
-
 # Clusters that keep their place and read as zeroes: what was written there before, and
 # what a base holds, must not come back.
 zero_in_place()
@@ -100,5 +84,4 @@ next_seed
 check "a chain of 64 images, and not of 65" deep
 rm -f deep.*
 
-check "a crowd of questions, and a small cache" crowded
 finish

@@ -81,4 +81,21 @@ for options in '' cluster_size=4k extended_l2=on; do
 	check "a data file of ours, ${options:-no options}" data_file_of_ours "$options"
 done
 
+# Blocks that lie in three images each, so that all need the buffer in which they are put
+# together, and more tables than the cache has room for.
+crowded()
+{
+	local i
+	rm -f low mid top
+	truncate -s 1g bottom && qimg create -f qcow2 -o cluster_size=4k -b bottom -F raw low &&
+		qimg create -f qcow2 -o cluster_size=4k -b low -F qcow2 mid &&
+		qimg create -f qcow2 -b mid -F qcow2 top || return 1
+	for ((i = 0; i < 512; i++)); do echo "write -q $((i * 2048 + 16))k 4k"; done |
+		qemu-io -f qcow2 low >/dev/null
+	for ((i = 0; i < 512; i++)); do echo "write -q $((i * 2048))k 4k"; done |
+		qemu-io -f qcow2 mid >/dev/null
+	"$BUILD/tests/formats/crowd" qcow2 top $((2 << 20))
+}
+
+check "a crowd of questions, and a small cache" crowded
 finish
