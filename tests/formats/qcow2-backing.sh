@@ -80,8 +80,26 @@ deep()
 		oracle_read qcow2 deep.64 && oracle_write qcow2 deep.64 "$SEED" 30
 }
 
+# Two questions want more tables than the cache has room for: each block lies in sixty images.
+crowded_deep()
+{
+	local i at below=bottom format=raw
+	truncate -s 64m bottom
+	for ((i = 0; i < 60; i++)); do
+		qimg create -u -f qcow2 -o cluster_size=512 -b $below -F $format deep.$i 64m || return
+		for ((at = 0; at < 64; at += 8)); do
+			echo "write -q $(((at << 20) + i * 512)) 512"
+		done | qemu-io -f qcow2 deep.$i >/dev/null
+		below=deep.$i format=qcow2
+	done
+	qimg create -u -f qcow2 -b $below -F qcow2 top 64m &&
+		"$BUILD/tests/formats/crowd" qcow2 top $((8 << 20))
+}
+
 next_seed
 check "a chain of 64 images, and not of 65" deep
+rm -f deep.*
+check "a crowd of questions over sixty images" crowded_deep
 rm -f deep.*
 
 finish
