@@ -238,7 +238,7 @@ static void run_one(struct cow_chain *chain, struct cow_request *req,
 	if (!req->priv.behind &&
 	    (!req->priv.starved || is_oldest(chain, req)))
 		return;
-	/* Older ones that found no room may have been before what it gave up as it ran, too. */
+	/* Older ones looked for room before it gave up what it held, be it as it ran. */
 	res->gave_up |= held || req->priv.nr_pins;
 	cow_cache_unpin(chain, req);
 }
