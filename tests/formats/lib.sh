@@ -56,6 +56,18 @@ need_plugin()
 # A new seed out of the run's.
 next_seed() { SEED=$(((SEED * 1103515245 + 12345) % 4294967296)); }
 
+# qemu-img, which is heard only if it fails.
+qimg() { qemu-img "$@" >qimg.log 2>&1 || { cat qimg.log; return 1; }; }
+
+# from_contents OPTIONS [CONVERT-ARGUMENT...]: a qcow2 image of the raw file contents.
+from_contents()
+{
+	local options=$1
+	shift
+	rm -f image data.raw
+	qimg convert -f raw -O qcow2 "$@" ${options:+-o "$options"} contents image
+}
+
 # check NAME COMMAND...: the command succeeds. What it prints is for a failure.
 check()
 {

@@ -7,7 +7,6 @@
 need qemu-img
 COWIMG=$(built tools/cowimg)
 
-qimg() { qemu-img "$@" >qimg.log 2>&1 || { cat qimg.log; return 1; }; }
 be64() { echo $((0x$(od -An -tx1 -j "$2" -N 8 "$1" | tr -d ' \n'))); }
 # put64 OFFSET NUMBER: into the image.
 put64() { poke image "$1" "$(printf '%016x' "$2" | sed 's/../\\x&/g')"; }

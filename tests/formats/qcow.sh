@@ -7,7 +7,6 @@ need qemu-io
 /usr/bin/python3 -c 'import pyqcow' || { echo "qcow.sh: SKIP: python3-libqcow is not installed"; exit 77; }
 COWIMG=$(built tools/cowimg)
 
-qimg() { qemu-img "$@" >qimg.log 2>&1 || { cat qimg.log; return 1; }; }
 # No damage; clusters that nothing refers to may be there.
 sound() { "$COWIMG" check -f qcow "$1"; set -- $?; [ "$1" = 0 ] || [ "$1" = 3 ]; }
 # qemu-img 7.2 ends with status 1 when it was to compress, though all is there.

@@ -5,17 +5,6 @@
 need qemu-img
 COWIMG=$(built tools/cowimg)
 
-qimg() { qemu-img "$@" >qimg.log 2>&1 || { cat qimg.log; return 1; }; }
-
-# from_contents OPTIONS [CONVERT-ARGUMENT...]: an image of the raw file contents.
-from_contents()
-{
-	local options=$1
-	shift
-	rm -f image data.raw
-	qimg convert -f raw -O qcow2 "$@" ${options:+-o "$options"} contents image
-}
-
 # Over a base of some other length, also one that ends within a cluster.
 over_base()
 {

@@ -6,7 +6,6 @@
 need qemu-img
 COWIMG=$(built tools/cowimg)
 
-qimg() { qemu-img "$@" >qimg.log 2>&1 || { cat qimg.log; return 1; }; }
 be64() { echo $((0x$(od -An -tx1 -j "$2" -N 8 "$1" | tr -d ' \n'))); }
 reftable() { be64 image 48; }
 refblock() { be64 image "$(reftable)"; }

@@ -5,8 +5,6 @@
 need qemu-img
 COWIMG=$(built tools/cowimg)
 
-qimg() { qemu-img "$@" >qimg.log 2>&1 || { cat qimg.log; return 1; }; }
-
 # --- Internal snapshots: shared clusters are copied, and stay as they were ---
 
 # snapshot_raw IMAGE NAME OUT
