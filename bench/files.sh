@@ -19,6 +19,7 @@ up_plain()
 up_loop()
 {
 	local loop
+	modprobe loop
 	truncate -s "${size}M" fs/loop && loop=$(losetup -f --show --direct-io=on fs/loop) || return
 	later "losetup -d $loop"
 	dev_of[loop]=$loop

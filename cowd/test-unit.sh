@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
 # cowd@.service: systemd understands each of its lines and gives no device up, and
-# what a cowd that died has left is not removed by the end of its unit.
+# what a cowd that died has left is not removed by the end of its unit.  cowd-generator gives
+# it its place, which tests/cowd/systemd.sh sees systemd keep.
 set -u
 
 work=$(mktemp -d)
@@ -43,6 +44,50 @@ said=$(MAINPID=1 sh -c "$command") || fail "does not end: $command"
 [ "$said" = "stop mydev" ] || fail "ends by: $said"
 said=$(env -u MAINPID sh -c "$command") || fail "dead already: the unit fails"
 [ -z "$said" ] || fail "dead already, and then: $said"
+
+# in_order NAME LINE...: that is what cowd-generator makes of NAME.conf.
+in_order()
+{
+	local name=$1 file=$work/made/cowd@$1.service.d/order.conf
+	shift
+	[ "$(cat "$file" 2>&1)" = "$(printf '%s\n' '[Unit]' "$@")" ] || fail "$name: its order is $(cat "$file")"
+	! command -v systemd-analyze >/dev/null || {
+		mkdir -p "$work/cowd@$name.service.d" && cp "$file" "$work/cowd@$name.service.d/"
+		said=$(SYSTEMD_UNIT_PATH=$work: systemd-analyze verify --man=no "$work/cowd@$name.service" 2>&1)
+		[ -z "$said" ] || fail "$name: systemd says $said"
+	}
+}
+
+# generates FOLDER: for the files there.
+generates()
+{
+	mkdir -p "$work/made"
+	sed "s|^conf=.*|conf='$1'|" "$generator" >"$work/cowd-generator"
+	said=$(sh "$work/cowd-generator" "$work/made" "$work/early" "$work/late" 2>&1) || fail "cowd-generator: exit status $?"
+	[ -z "$said" ] || fail "cowd-generator says $said"
+}
+
+generator=$(cd "${srcdir:-$(dirname "$0")}" && pwd)/cowd-generator
+generates "$work/none"
+if command -v systemd-escape >/dev/null; then
+	mkdir "$work/conf"
+	printf 'FORMAT=raw\nIMAGE=/old\nIMAGE = no\nIMAGE=/srv/a.raw \n' >"$work/conf/plain.conf"
+	printf 'IMAGE="/srv/100%% of \\it"\nOPTIONS=-r --allow-backing /srv/* --allow-backing=/dev/vg/lv-1 --allow-backing\n' \
+		>"$work/conf/my-disk.conf"
+	printf "IMAGE='/dev/sdb'\n" >"$work/conf/device.conf"
+	printf 'FORMAT=raw\nIMAGE=relative\n' >"$work/conf/wrong.conf"
+	generates "$work/conf"
+	in_order plain Wants=blockdev@dev-mapper-plain.target Before=blockdev@dev-mapper-plain.target \
+		'RequiresMountsFor="/srv/a.raw"'
+	in_order my-disk 'Wants=blockdev@dev-mapper-my\x2ddisk.target' 'Before=blockdev@dev-mapper-my\x2ddisk.target' \
+		'RequiresMountsFor="/srv/100%% of \\it"' 'RequiresMountsFor="/srv/*"' \
+		'Wants=dev-vg-lv\x2d1.device' 'After=dev-vg-lv\x2d1.device'
+	in_order device Wants=blockdev@dev-mapper-device.target Before=blockdev@dev-mapper-device.target \
+		Wants=dev-sdb.device After=dev-sdb.device
+	in_order wrong Wants=blockdev@dev-mapper-wrong.target Before=blockdev@dev-mapper-wrong.target
+else
+	echo "no systemd-escape: the order is not seen"
+fi
 
 [ "$failed" = 0 ] && echo "PASS test-unit.sh"
 exit "$failed"
