@@ -230,9 +230,14 @@ static int zeroing(const struct creation *c, uint64_t done, uint64_t size)
 	return c->p->zeroing ? c->p->zeroing(c->p->ctx, done, size) : 0;
 }
 
+void cow_zeroes_end(struct cow_image *img, uint64_t end)
+{
+	img->zeroes_end = end;
+}
+
 static int zero_device(const struct creation *c, struct cow_file *f)
 {
-	uint64_t at, n;
+	uint64_t end = f->size, at, n;
 	int ret;
 
 	if (f->size < c->needs)
@@ -240,14 +245,16 @@ static int zero_device(const struct creation *c, struct cow_file *f)
 			"%s: is too small: the new image needs %llu bytes, and the device has %llu",
 			c->p->path, (unsigned long long)c->needs,
 			(unsigned long long)f->size);
-	ret = zeroing(c, 0, f->size);
-	for (at = 0; !ret && at < f->size; at += n) {
-		n = num_min(f->size - at, ZERO_STEP);
+	if (c->img.zeroes_end)
+		end = num_min(end, c->img.zeroes_end);
+	ret = zeroing(c, 0, end);
+	for (at = 0; !ret && at < end; at += n) {
+		n = num_min(end - at, ZERO_STEP);
 		ret = cow_file_zero(f, at, n);
 		if (ret)
 			return report(c, ret,
 				      "cannot be overwritten with zeroes");
-		ret = zeroing(c, at + n, f->size);
+		ret = zeroing(c, at + n, end);
 	}
 	return ret;
 }

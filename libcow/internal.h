@@ -175,6 +175,7 @@ struct cow_image {
 	uint32_t block_size;
 	uint64_t nr_blocks;
 	uint64_t run_blocks;		/* see struct cow_image_info */
+	uint64_t zeroes_end;		/* see cow_zeroes_end(); 0: no end */
 	char *backing_path, *backing_format;
 	const char *backing_guess;	/* see struct cow_image_info */
 };

@@ -52,6 +52,7 @@ static int write_header(struct cow_image *img,
 	int ret;
 
 	/* The file is empty: all of it that is not written reads as zero. */
+	cow_zeroes_end(img, h->first_block);
 	ret = cow_file_extend(img, 0, dscow_file_bytes(h));
 	if (!ret)
 		ret = cow_write(img, 0, create->backing_path,

@@ -76,7 +76,8 @@ kill $running
 wait $running || fail "the load saw wrong data or an error"
 "$load" verify /dev/mapper/mydev state || fail "written with a full scratch file: wrong data"
 cowctl stop mydev || fail "stop"
-qemu-img check -q image || fail "qemu-img check"
+# Killed while it gave space back, it may have lost some.
+qemu-img check image || [ $? = 3 ] || fail "qemu-img check"
 echo "emptied $again times in 4 s of load"
 [ "$again" -ge 1 ] || fail "the load did not fill the scratch file"
 nothing_left "bounded"

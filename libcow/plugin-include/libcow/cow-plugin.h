@@ -406,6 +406,11 @@ int cow_file_is_hole(struct cow_image *img, uint32_t file,
  * nothing.  Only in ->open().
  */
 bool cow_file_exists(struct cow_image *img, const char *path);
+/*
+ * What an image on a block device holds from byte end on is never read before it was
+ * written: it need not become zeroes first.  Only in ->create().
+ */
+void cow_zeroes_end(struct cow_image *img, uint64_t end);
 /* Make a file larger (never smaller); new bytes read as zeroes. */
 int cow_file_extend(struct cow_image *img, uint32_t file, uint64_t size);
 /*
