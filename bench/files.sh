@@ -16,13 +16,43 @@ up_plain()
 	truncate -s "${size}M" fs/plain && dev_of[plain]=$work/fs/plain
 }
 
+# loop NAME: on the file of that name, in $loop.
+loop()
+{
+	modprobe loop
+	truncate -s "${size}M" "fs/$1" && loop=$(losetup -f --show --direct-io=on "fs/$1") || return
+	later "losetup -d $loop"
+}
+
 up_loop()
 {
 	local loop
-	modprobe loop
-	truncate -s "${size}M" fs/loop && loop=$(losetup -f --show --direct-io=on fs/loop) || return
-	later "losetup -d $loop"
-	dev_of[loop]=$loop
+	loop loop && dev_of[loop]=$loop
+}
+
+# What device-mapper alone makes of it.
+up_loop_linear()
+{
+	local loop
+	loop linear && dm b-loop-linear "0 $(sectors_of "$size") linear $loop 0" &&
+		dev_of[loop_linear]=/dev/mapper/b-loop-linear
+}
+
+# Where the kernel has ublk, and its server is installed.
+may_ublk()
+{
+	if command -v ublk >/dev/null && modprobe ublk_drv; then
+		echo ublk
+	else
+		note "no ublk here: the kernel has none, or there is no program ublk"
+	fi
+}
+
+up_ublk()
+{
+	truncate -s "${size}M" fs/ublk && ublk add -t loop -n 0 -f "$work/fs/ublk" >/dev/null || return
+	later ublk del -n 0
+	dev_of[ublk]=/dev/ublkb0
 }
 
 # Its blocks are all its own when it is measured: what the base holds does not matter.
@@ -61,7 +91,8 @@ group_file()
 	local fs
 	for fs in ext4 xfs; do
 		filesystem "$fs" || die "no $fs"
-		all_up loop plain qemu_nbd -- dscow_file qcow2 vmdk
+		# shellcheck disable=SC2046 # a name or none
+		all_up loop plain qemu_nbd -- dscow_file qcow2 vmdk loop_linear $(may_ublk)
 		for s in $subjects; do fill "${dev_of[$s]}"; done
 		in_turn "file-$fs" "$subjects" \
 			"randread-4k randwrite-4k read-128k write-128k read-1M write-1M" "1 32"

@@ -16,8 +16,8 @@ REFERENCES = {
     "first": ["linear", "snapshot", "thin"],
     "flush": ["linear", "snapshot"],
     "growth": ["dscow-1G", "extents-1"],
-    "file-ext4": ["loop", "plain", "qemu_nbd"],
-    "file-xfs": ["loop", "plain", "qemu_nbd"],
+    "file-ext4": ["loop", "plain", "qemu_nbd", "loop_linear", "ublk"],
+    "file-xfs": ["loop", "plain", "qemu_nbd", "loop_linear", "ublk"],
     "control": ["nbd_null"],
     "many": ["qemu_nbd"],
 }
