@@ -179,13 +179,45 @@ def bars(plt, folder, group, rows):
     plt.close(fig)
 
 
+def curve(ax, rows, reference, label):
+    """What an I/O costs as the number in the subject's name grows."""
+    kind = reference.split("-")[0] + "-"
+    points = []
+    for r in rows:
+        if r["subject"] == reference:
+            points.append((int(reference[len(kind):].rstrip("G")), 1, 1, 1))
+        elif r["subject"].startswith(kind) and reference in r["ratios"]:
+            found = r["ratios"][reference]
+            points.append((int(r["subject"][len(kind):].rstrip("G")), 1 / found["median"],
+                           1 / found["most"], 1 / found["least"]))
+    points.sort()
+    ax.errorbar([p[0] for p in points], [p[1] for p in points], marker="o", capsize=3,
+                yerr=[[p[1] - p[2] for p in points], [p[3] - p[1] for p in points]])
+    ax.set_xscale("log")
+    ax.set_ylim(0, 1.5)
+    ax.axhline(1 / 0.9, color="black", linewidth=0.8, linestyle="--")
+    ax.set_xlabel(label)
+
+
+def curves(plt, folder, rows):
+    fig, axes = plt.subplots(1, 2, sharey=True, figsize=(8, 4))
+    curve(axes[0], rows, "dscow-1G", "GiB of a dscow device")
+    curve(axes[1], rows, "extents-1", "entries in the map")
+    axes[0].set_ylabel("cost of a read, the smallest is 1")
+    fig.tight_layout()
+    fig.savefig(os.path.join(folder, "growth.png"), dpi=100)
+    plt.close(fig)
+
+
 def plots(folder, rows):
     import matplotlib
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
     for group in REFERENCES:
         mine = [r for r in rows if r["group"] == group]
-        if mine:
+        if mine and group == "growth":
+            curves(plt, folder, mine)
+        elif mine:
             bars(plt, folder, group, mine)
 
 
