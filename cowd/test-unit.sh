@@ -71,19 +71,33 @@ generator=$(cd "${srcdir:-$(dirname "$0")}" && pwd)/cowd-generator
 generates "$work/none"
 if command -v systemd-escape >/dev/null; then
 	mkdir "$work/conf"
-	printf 'FORMAT=raw\nIMAGE=/old\nIMAGE = no\nIMAGE=/srv/a.raw \n' >"$work/conf/plain.conf"
+	printf 'FORMAT=raw\nIMAGE=/old\n IMAGE = /srv/a.raw \nNO_IMAGE=/no\n' >"$work/conf/plain.conf"
 	printf 'IMAGE="/srv/100%% of \\it"\nOPTIONS=-r --allow-backing /srv/* --allow-backing=/dev/vg/lv-1 --allow-backing\n' \
 		>"$work/conf/my-disk.conf"
+	printf 'IMAGE=/dev/shm/a\nOPTIONS=--allow-write /a -o data_file=/b --option=c=/d --allow-write=/e --allow-backing %s -o\n' \
+		"$work" >"$work/conf/more.conf"
+	printf 'IMAGE=/dev/mapper/plain\nOPTIONS=--allow-backing /dev/ -o x\n' >"$work/conf/inner.conf"
+	touch "$work/conf/.conf" "$work/conf/.hidden.conf"
 	printf "IMAGE='/dev/sdb'\n" >"$work/conf/device.conf"
 	printf 'FORMAT=raw\nIMAGE=relative\n' >"$work/conf/wrong.conf"
+	mkdir "$work/conf/sub.conf" && printf 'IMAGE=/no\n' >"$work/conf/sub.conf/below.conf"
 	generates "$work/conf"
+	[ ! -e "$work/made/cowd@below.service.d" ] || fail "reads a file that the unit does not read"
 	in_order plain Wants=blockdev@dev-mapper-plain.target Before=blockdev@dev-mapper-plain.target \
 		'RequiresMountsFor="/srv/a.raw"'
 	in_order my-disk 'Wants=blockdev@dev-mapper-my\x2ddisk.target' 'Before=blockdev@dev-mapper-my\x2ddisk.target' \
 		'RequiresMountsFor="/srv/100%% of \\it"' 'RequiresMountsFor="/srv/*"' \
-		'Wants=dev-vg-lv\x2d1.device' 'After=dev-vg-lv\x2d1.device'
+		'Wants=dev-vg-lv\x2d1.device' 'After=dev-vg-lv\x2d1.device blockdev@dev-vg-lv\x2d1.target'
+	in_order more Wants=blockdev@dev-mapper-more.target Before=blockdev@dev-mapper-more.target \
+		'RequiresMountsFor="/dev/shm/a"' 'RequiresMountsFor="/a"' 'RequiresMountsFor="/b"' 'RequiresMountsFor="/d"' \
+		'RequiresMountsFor="/e"' "RequiresMountsFor=\"$work\""
+	in_order inner Wants=blockdev@dev-mapper-inner.target Before=blockdev@dev-mapper-inner.target \
+		Wants=dev-mapper-plain.device 'After=dev-mapper-plain.device blockdev@dev-mapper-plain.target'
+	[ -h "$work/made/dev-mapper-my\x2ddisk.device.wants/cowd@my-disk.service" ] || fail "who waits for the device starts nothing"
+	[ "$(cd "$work/made" && echo cowd@*)" = "$(printf 'cowd@%s.service.d\n' device inner more my-disk plain wrong | tr '\n' ' ' |
+		sed 's/ $//')" ] || fail "there is an order for $(cd "$work/made" && echo cowd@*)"
 	in_order device Wants=blockdev@dev-mapper-device.target Before=blockdev@dev-mapper-device.target \
-		Wants=dev-sdb.device After=dev-sdb.device
+		Wants=dev-sdb.device 'After=dev-sdb.device blockdev@dev-sdb.target'
 	in_order wrong Wants=blockdev@dev-mapper-wrong.target Before=blockdev@dev-mapper-wrong.target
 else
 	echo "no systemd-escape: the order is not seen"

@@ -26,6 +26,11 @@
 
 /* Of a device, between two questions whether to go on. */
 #define ZERO_STEP (64u << 20)
+/*
+ * At both ends of a device, where file systems, RAIDs and volume managers have what they are
+ * known by: what was there before must not be found again.
+ */
+#define SIGNATURES (1u << 20)
 
 struct creation {
 	const struct cow_create_params *p;
@@ -235,20 +240,13 @@ void cow_zeroes_end(struct cow_image *img, uint64_t end)
 	img->zeroes_end = end;
 }
 
-static int zero_device(const struct creation *c, struct cow_file *f)
+static int zero_range(const struct creation *c, struct cow_file *f,
+		      uint64_t at, uint64_t end)
 {
-	uint64_t end = f->size, at, n;
-	int ret;
+	int ret = zeroing(c, at, end);
+	uint64_t n;
 
-	if (f->size < c->needs)
-		return cow_log_error(c->log, -ENOSPC,
-			"%s: is too small: the new image needs %llu bytes, and the device has %llu",
-			c->p->path, (unsigned long long)c->needs,
-			(unsigned long long)f->size);
-	if (c->img.zeroes_end)
-		end = num_min(end, c->img.zeroes_end);
-	ret = zeroing(c, 0, end);
-	for (at = 0; !ret && at < end; at += n) {
+	for (; !ret && at < end; at += n) {
 		n = num_min(end - at, ZERO_STEP);
 		ret = cow_file_zero(f, at, n);
 		if (ret)
@@ -257,6 +255,24 @@ static int zero_device(const struct creation *c, struct cow_file *f)
 		ret = zeroing(c, at + n, end);
 	}
 	return ret;
+}
+
+static int zero_device(const struct creation *c, struct cow_file *f)
+{
+	uint64_t end = f->size, last = f->size;
+	int ret;
+
+	if (f->size < c->needs)
+		return cow_log_error(c->log, -ENOSPC,
+			"%s: is too small: the new image needs %llu bytes, and the device has %llu",
+			c->p->path, (unsigned long long)c->needs,
+			(unsigned long long)f->size);
+	if (c->img.zeroes_end) {
+		end = num_min(end, num_max(c->img.zeroes_end, SIGNATURES));
+		last -= num_min(last, SIGNATURES);
+	}
+	ret = zero_range(c, f, 0, end);
+	return ret ? ret : zero_range(c, f, num_max(end, last), f->size);
 }
 
 /* Plugins count on a file of zeroes. */

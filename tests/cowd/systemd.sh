@@ -32,8 +32,6 @@ configured()
 	mkdir -p /etc/cowd
 	printf 'FORMAT=%s\nIMAGE="%s"\nOPTIONS=%s\n' "${@:2}" >"/etc/cowd/$1.conf"
 	unit mnt-guest.mount <<-END
-	[Unit]
-	Requires=cowd@$1.service
 	[Mount]
 	What=/dev/mapper/$1
 	Where=/mnt/guest
@@ -68,7 +66,7 @@ units()
 	Conflicts=shutdown.target
 	Before=shutdown.target
 	[Service]
-	ExecStart=/bin/bash -c 'cd /mnt/guest; read -r i <count; while :; do i=$((i + 1)); echo $i >count; sync count || exit; echo $i >/run/written; done'
+	ExecStart=/bin/bash -c 'cd /mnt/guest; read -r i <count; while :; do i=$((i + 1)); echo $i 1<>count; sync count || exit; echo $i >/run/written; done'
 	StandardError=append:/run/writer.log
 	END
 	unit wanted.target <<-END
@@ -104,6 +102,7 @@ in_files()
 host_runs()
 {
 	local before
+	dmesg -C
 	before=$(written)
 	systemd_starts wanted.target
 	until_true 120 writes_past "$before" || die "nothing is written: $(inside systemctl --failed; cat /run/*.log; dmesg | grep systemd | tail -n 40)"
@@ -118,14 +117,27 @@ host_ends()
 $2}
 No devices found" ] || fail "$1: when cowd had ended: $(cat /run/at-stop)"
 	[ -s /run/writer.log ] && fail "$1: the writer says $(cat /run/writer.log)"
+	! dmesg | grep 'systemd\[1\]: Failed unmounting.* /[ms][nr][tv]/' || fail "$1: what was in use was unmounted"
 	nothing_left "$1"
 	echo "ok $SECONDS s: $1: $(written) numbers written"
+}
+
+# number_is DISK: what was written last and told of, or the next one.
+number_is()
+{
+	local number
+	number=$(debugfs -R 'cat count' "$1" 2>/dev/null)
+	[ "$number" = "$(written)" ] || [ "$number" = $(($(written) + 1)) ] ||
+		fail "told of $(written), and there is '$number'"
 }
 
 files_are_well()
 {
 	mount /dev/ram0 mnt0 && mount /dev/ram1 /srv/bases || die "mount"
 	dscow_tool -k mnt0/a.dscow || fail "the overlay's check says $?"
+	cowimg convert -f dscow -O raw mnt0/a.dscow whole || fail "the overlay cannot be read"
+	number_is whole
+	rm whole
 	[ "$(sum /srv/bases/golden)" = "$base" ] || fail "the base was changed"
 	umount mnt0 /srv/bases
 }
@@ -134,6 +146,7 @@ modprobe brd rd_nr=2 rd_size=131072 && modprobe loop || die "no disks"
 units
 in_files
 host_runs
+lives=$(inside systemctl show -P InvocationID mnt-guest.mount writer.service)
 for who in worker pid both; do
 	worker=$(status_of worker)
 	cp /run/cowd/mydev.json record
@@ -147,6 +160,8 @@ for who in worker pid both; do
 	until_true 60 writes_past $((at + 3)) || die "killed $who: nothing is written"
 	echo "ok $SECONDS s: killed $who, served again"
 done
+[ "$(inside systemctl show -P InvocationID mnt-guest.mount writer.service)" = "$lives" ] ||
+	fail "what stands on the device was ended when cowd was started again"
 [ "$(inside systemctl show -P NRestarts cowd@mydev.service)" = 3 ] || fail "systemd does not count three"
 file_systems=" /srv/bases ext4
  /srv/the\\040images ext4"
@@ -165,3 +180,4 @@ golden /dev/ram0
 configured my-disk raw /dev/ram0 ''
 host_runs
 host_ends "shutdown, all on a device" ''
+number_is /dev/ram0

@@ -92,7 +92,11 @@ head -c 12582912 /dev/urandom >old && dd if=old of="$dev" bs=1M oflag=direct sta
 cowimg create --force -f dscow -b disk.raw -F raw "$dev" && cowimg check -f dscow "$dev" &&
 	cowimg convert -f dscow -O raw "$dev" plain.raw && cmp plain.raw disk.raw ||
 	fail "an overlay on a device"
-cmp -i 65536 old "$dev" || fail "the places of blocks were overwritten when an overlay was made"
+cmp -i 1048576 -n $((12582912 - 2 * 1048576)) old "$dev" ||
+	fail "the places of blocks were overwritten when an overlay was made"
+# What something else is known by.
+cmp -n 983040 -i 65536:0 "$dev" /dev/zero && cmp -n 1048576 -i 11534336:0 "$dev" /dev/zero ||
+	fail "an old signature could be found when an overlay was made"
 rm old
 echo "ok: an overlay on a device"
 

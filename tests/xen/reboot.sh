@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
 # A host that reboots, under a real systemd and by Debian's own script xendomains: a guest starts
-# with the host, and ends before cowd, and cowd before the file system of its overlay. It
-# starts again with what it had written, also when it is saved to a file and restored.
+# with the host; it and its cowd end before the file system of its overlay. It starts again
+# with what it had written, also when it is saved to a file and restored.
 # shellcheck source=tests/xen/lib.sh
 . "$(dirname "$0")/lib.sh"
 # shellcheck source=tests/vm/systemd-lib.sh
@@ -68,6 +68,7 @@ tell() { cat /run/xendomains.log; dmesg | grep 'systemd\[1\]' | tail -n 30; insi
 # host_runs PAST: until the guest has written a number past that.
 host_runs()
 {
+	dmesg -C
 	systemd_starts wanted.target
 	until_true 240 writes_past "$1" || die "the guest does not write: $(tell)"
 	scope=$(inside systemctl list-units --no-legend --plain "cowd-xen-*.scope" | awk '!/keep/ { print $1 }')
@@ -89,6 +90,7 @@ host_ends()
 	storage=$(line 'Unmounted .*/srv/xen')
 	[ "${guests:-9999}" -lt "${storage:-0}" ] && [ "${cowd:-9999}" -lt "${storage:-0}" ] ||
 		fail "$1: guests end at line $guests, cowd at $cowd, storage at $storage: $(tell)"
+	[ -z "$(line 'Failed unmounting.*srv-xen')" ] || fail "$1: what was in use was unmounted: $(tell)"
 	nothing_left "$1"
 	mount /dev/ram0 /srv/xen || die "mount"
 	dscow_tool -k /srv/xen/lives.dscow || fail "$1: the overlay's check says $?"
