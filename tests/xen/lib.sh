@@ -11,7 +11,7 @@ failed=0
 
 cleanup()
 {
-	local status=$? domain
+	local status=$? domain name
 	trap - EXIT
 	[ $failed = 0 ] && [ $status = 0 ] || tell_all 2>&1
 	for domain in $(xl list 2>/dev/null | awk 'NR > 1 && $2 > 0 { print $2 }'); do
@@ -19,6 +19,11 @@ cleanup()
 	done
 	cd /
 	umount "$work"/mnt* 2>/dev/null
+	# What a failed step has left is not the next script's.
+	for name in $(cowctl list | awk '{ print $1 }'); do
+		cowctl stop "$name"
+	done
+	[ -z "${volume:-}" ] || { dmsetup remove vols-Fedora4; losetup -d "$volume"; }
 	rm -rf "$work"
 	[ $failed = 0 ] || status=1
 	[ $status = 0 ] && echo "PASS ${0##*/}"
