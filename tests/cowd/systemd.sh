@@ -102,10 +102,9 @@ in_files()
 host_runs()
 {
 	local before
-	dmesg -C
 	before=$(written)
 	systemd_starts wanted.target
-	until_true 120 writes_past "$before" || die "nothing is written: $(inside systemctl --failed; cat /run/*.log; dmesg | grep systemd | tail -n 40)"
+	until_true 120 writes_past "$before" || die "nothing is written: $(inside systemctl --failed; cat /run/*.log; systemd_said | tail -n 40)"
 }
 
 # host_ends WHAT MOUNTED: everything in its order; that is mounted when cowd has ended.
@@ -117,7 +116,7 @@ host_ends()
 $2}
 No devices found" ] || fail "$1: when cowd had ended: $(cat /run/at-stop)"
 	[ -s /run/writer.log ] && fail "$1: the writer says $(cat /run/writer.log)"
-	! dmesg | grep 'systemd\[1\]: Failed unmounting.* /[ms][nr][tv]/' || fail "$1: what was in use was unmounted"
+	! systemd_said | grep 'Failed unmounting.* /[ms][nr][tv]/' || fail "$1: what was in use was unmounted"
 	nothing_left "$1"
 	echo "ok $SECONDS s: $1: $(written) numbers written"
 }

@@ -27,6 +27,7 @@ systemd_starts()
 	Wants=systemd-udevd.service systemd-udev-trigger.service
 	END
 	echo on >/proc/sys/kernel/printk_devkmsg	# each of its lines is in dmesg
+	echo "a systemd begins here" >/dev/kmsg
 	ldconfig	# what the manager starts gets no LD_LIBRARY_PATH
 	unshare -m -p -f --propagation private --mount-proc sh /run/systemd-starts "$systemd_units" "$1" </dev/null &
 	unshare_pid=$!
@@ -40,6 +41,9 @@ systemd_starts()
 
 # inside COMMAND...: as its child would see the machine.
 inside() { nsenter -t "$systemd_pid" -m -p "$@"; }
+
+# systemd_said: since it began last.  The machine's own search for warnings needs what is before.
+systemd_said() { dmesg | tac | sed '/a systemd begins here/q' | tac | grep 'systemd\[1\]'; }
 
 # What a shutdown of the host begins; returns when all is over.
 systemd_ends()

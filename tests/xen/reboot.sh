@@ -63,12 +63,11 @@ set_up()
 	END
 }
 
-tell() { cat /run/xendomains.log; dmesg | grep 'systemd\[1\]' | tail -n 30; inside systemctl --failed; }
+tell() { cat /run/xendomains.log; systemd_said | tail -n 30; inside systemctl --failed; }
 
 # host_runs PAST: until the guest has written a number past that.
 host_runs()
 {
-	dmesg -C
 	systemd_starts wanted.target
 	until_true 240 writes_past "$1" || die "the guest does not write: $(tell)"
 	scope=$(inside systemctl list-units --no-legend --plain "cowd-xen-*.scope" | awk '!/keep/ { print $1 }')
@@ -78,7 +77,7 @@ host_runs()
 }
 
 # line WORDS: the number of systemd's last line with them.
-line() { dmesg | grep 'systemd\[1\]' | grep -n -- "$1" | tail -n 1 | cut -d : -f 1; }
+line() { systemd_said | grep -n -- "$1" | tail -n 1 | cut -d : -f 1; }
 
 # host_ends WHAT
 host_ends()
