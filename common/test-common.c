@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <cmocka.h>
 
 #include <common/bits.h>
@@ -23,6 +24,24 @@ static void crc32c_known_values(void **state)
 	assert_int_equal(crc32c(0, zeroes, sizeof(zeroes)), 0x8a9136aa);
 	part = crc32c(0, "1234", 4);
 	assert_int_equal(crc32c(part, "56789", 5), 0xe3069283);
+}
+
+/* 0xff and what counts up: RFC 3720, B.4. */
+static void crc32c_is_the_same_both_ways(void **state)
+{
+	uint8_t bytes[300];
+	size_t from, len;
+
+	memset(bytes, 0xff, 32);
+	assert_int_equal(crc32c(0, bytes, 32), 0x62a8ab43);
+	assert_int_equal(crc32c_by_table(0, bytes, 32), 0x62a8ab43);
+	for (len = 0; len < sizeof(bytes); len++)
+		bytes[len] = (uint8_t)len;
+	assert_int_equal(crc32c(0, bytes, 32), 0x46dd794e);
+	for (from = 0; from < 9; from++)
+		for (len = 0; len < sizeof(bytes) - from; len++)
+			assert_int_equal(crc32c(1, bytes + from, len),
+					 crc32c_by_table(1, bytes + from, len));
 }
 
 static void integers_have_their_order(void **state)
@@ -126,6 +145,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(crc32c_known_values),
+		cmocka_unit_test(crc32c_is_the_same_both_ways),
 		cmocka_unit_test(integers_have_their_order),
 		cmocka_unit_test(runs_are_checked),
 		cmocka_unit_test(sizes_are_parsed),
