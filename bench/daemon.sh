@@ -5,7 +5,7 @@
 
 up_ask()
 {
-	local pid sectors
+	local sectors
 	sectors=$(sectors_of "$size")
 	zero b-a "$sectors" && zero b-b "$sectors" &&
 		dm b-ask "0 $sectors userspace b-ask 8 2 /dev/mapper/b-a /dev/mapper/b-b" || return
@@ -36,8 +36,24 @@ up_nbd_null()
 	nbd "$work/null.sock" && dev_of[nbd_null]=$nbd
 }
 
+# batch_at DEPTH: how many questions the daemon, $pid, reads at once.
+batch_at()
+{
+	local reads asked
+	reads=$(awk '/^syscr/ { print $2 }' "/proc/$pid/io")
+	# shellcheck disable=SC2046 # words
+	asked=$(fio --name=batch --filename="${dev_of[ask]}" --ioengine=libaio --direct=1 --thread --norandommap=1 \
+		--iodepth="$1" --time_based --runtime="${milliseconds}ms" --size="${size}M" \
+		$(pattern randread-4k | sed 's/[^ ]*=/--&/g') --output-format=json 2>fio.err |
+		sed -n '/^{/,$p' | jq '.jobs[0].read.total_ios') || die "fio: $(cat fio.err)"
+	reads=$(($(awk '/^syscr/ { print $2 }' "/proc/$pid/io") - reads))
+	fact "questions read at once at depth $1" "$(awk -v n="$asked" -v r=$reads 'BEGIN { printf "%.2f", n / r }')"
+}
+
 group_control()
 {
+	local pid depth
 	all_up nbd_null -- ask
+	for depth in 1 8 32; do batch_at $depth; done
 	in_turn control "$subjects" "randread-4k randwrite-4k" "1 32"
 }

@@ -95,7 +95,7 @@ job()
 measure()
 {
 	{
-		printf '%s\n' '[global]' ioengine=libaio direct=1 thread \
+		printf '%s\n' '[global]' ioengine=libaio direct=1 thread lat_percentiles=1 clat_percentiles=0 \
 			random_generator=tausworthe64
 		cat
 	} >jobs.fio
@@ -105,7 +105,7 @@ measure()
 	sed -n '/^{/,$p' fio.json | jq -r --arg group "$1" --arg round "$2" '.jobs[] | (.jobname / ",") as $name |
 		(if .write.total_ios > 0 then .write else .read end) |
 		[$group, $name[0], $name[1], $name[2], $round, .iops,
-		.clat_ns.percentile["50.000000"] / 1000, .clat_ns.percentile["99.000000"] / 1000] |
+		.lat_ns.percentile["50.000000"] / 1000, .lat_ns.percentile["99.000000"] / 1000] |
 		@tsv' >>"$out/raw.tsv" || die "fio made no results"
 }
 

@@ -11,11 +11,29 @@ attached()
 {
 	local subject=$1 n=$2 from us
 	shift 2
-	from=$(date +%s%N)
+	from=${EPOCHREALTIME/[!0-9]/}
 	"$@" || die "$*"
-	us=$((($(date +%s%N) - from) / 1000))
-	printf 'many\t%s\tattach\t1\t%s\t%s\t%s\t%s\n' "$subject" "$n" \
-		"$(awk -v us=$us 'BEGIN { print 1e6 / us }')" $us $us >>"$out/raw.tsv"
+	us=$((${EPOCHREALTIME/[!0-9]/} - from))
+	echo "$subject $n $us"
+}
+
+# attach_all SUBJECT: device 0 is there first, and not counted.
+attach_all()
+{
+	local i
+	"attach_$1" 0 || die "no device 0"
+	for ((i = 1; i <= devices; i++)); do
+		attached "$1" "$i" "attach_$1" "$i"
+	done
+}
+
+# measured SUBJECT: all its devices are there then.
+measured()
+{
+	local i
+	for ((i = 0; i <= devices; i++)); do "overlay_$1" "$i"; done
+	in_memory attach_all "$1" >attached || die "$1: not all are there"
+	awk -v OFS='\t' '{ print "many", $1, "attach", 1, $2, 1e6 / $3, $3, $3 }' attached >>"$out/raw.tsv"
 }
 
 attach_cowd()
@@ -23,16 +41,18 @@ attach_cowd()
 	cowd -p dscow --allow-backing "$work/fs/golden" "b-many-$1" "fs/many/$1.dscow" && first_read "/dev/mapper/b-many-$1"
 }
 
-attach_nbd()
+attach_qemu_nbd()
 {
 	qemu-nbd --fork --socket="$work/fs/many/$1.sock" --pid-file="$work/fs/many/$1.pid" --cache=none --aio=native \
-		-f qcow2 "fs/many/$1.qcow2" && nbd "$work/fs/many/$1.sock" && first_read "$nbd"
+		-f qcow2 "fs/many/$1.qcow2" && nbd-client -unix "$work/fs/many/$1.sock" "/dev/nbd$1" >/dev/null 2>&1 &&
+		first_read "/dev/nbd$1"
 }
 
 detach_nbd()
 {
 	local i
 	for ((i = 0; i <= devices; i++)); do
+		nbd-client -d "/dev/nbd$i"
 		[ ! -e "fs/many/$i.pid" ] || kill "$(cat "fs/many/$i.pid")"
 	done
 }
@@ -72,13 +92,15 @@ golden()
 	filesystem ext4 || die "no ext4"
 	mkdir fs/many
 	dd if=/dev/urandom of=fs/golden bs=1M count="$size" status=none
+	# shellcheck disable=SC2046 # names without spaces
+	root_in_memory $(command -v cowd qemu-nbd nbd-client dd) "$(pkg-config --variable=plugindir cow-plugin)" ||
+		die "no root in memory"
 }
 
-# overlay_SUBJECT N: the image of device N. Device 0 is there first, and not counted: the
-# programs are in memory then, for both.
+# overlay_SUBJECT N: the image of device N.
 overlay_cowd() { cowimg create -f dscow -b "$work/fs/golden" -F raw "fs/many/$1.dscow" || die "no overlay"; }
 
-overlay_nbd() { qemu-img create -q -f qcow2 -b "$work/fs/golden" -F raw "fs/many/$1.qcow2" || die "no overlay"; }
+overlay_qemu_nbd() { qemu-img create -q -f qcow2 -b "$work/fs/golden" -F raw "fs/many/$1.qcow2" || die "no overlay"; }
 
 group_many()
 {
@@ -87,27 +109,20 @@ group_many()
 	modprobe loop max_loop=0 2>/dev/null
 	free=$(awk '/^MemAvailable/ { print $2 }' /proc/meminfo)
 	later stop_all
-	overlay_cowd 0 && attach_cowd 0 || die "no device 0"
-	for ((i = 1; i <= devices; i++)); do
-		overlay_cowd "$i"
-		attached cowd "$i" attach_cowd "$i"
-	done
+	measured cowd
 	# shellcheck disable=SC2207,SC2046 # numbers
 	for ((i = 1; i <= devices; i++)); do pids+=($(processes_of "b-many-$i")); done
 	fact "a process of cowd, of ${#pids[@]}" "$(private_of "${pids[@]}")"
 	fact "memory taken for each device" "$(((free - $(awk '/^MemAvailable/ { print $2 }' /proc/meminfo)) / devices)) KiB"
 	all_loaded
-	i=$(date +%s%N)
+	i=${EPOCHREALTIME/[!0-9]/}
+	stop_all
+	fact "stopping each device" "$(((${EPOCHREALTIME/[!0-9]/} - i) / (devices + 1))) us"
 	clear_away
-	fact "stopping each device" "$((($(date +%s%N) - i) / devices / 1000)) us"
 	nbd_prepare || die "no nbd"
 	golden
 	later detach_nbd
-	overlay_nbd 0 && attach_nbd 0 || die "no device 0"
-	for ((i = 1; i <= devices; i++)); do
-		overlay_nbd "$i"
-		attached qemu_nbd "$i" attach_nbd "$i"
-	done
+	measured qemu_nbd
 	pids=()
 	for ((i = 1; i <= devices; i++)); do pids+=("$(cat "fs/many/$i.pid")"); done
 	fact "a process of qemu-nbd" "$(private_of "${pids[@]}")"
