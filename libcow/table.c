@@ -4,9 +4,9 @@
  *
  * States of a table and who moves it on:
  *
- *	FREE --get--> READING --read done--> VALID --evict--> FREE
- *	 |               `-----read failed--> FAILED --forget--> FREE
- *	 `--new--> VALID
+ *	FREE --get, expect--> READING --read done--> VALID --evict--> FREE
+ *	 |                       `-----read failed--> FAILED --forget--> FREE
+ *	 `--new--> VALID <--new-------------------------'
  *
  * Invariants:
  *  1. A table of any state but FREE owns data, one slot of the arena.  The
@@ -191,15 +191,19 @@ static bool evict_one(struct cow_cache *c)
 	return false;
 }
 
+static bool make_room(struct cow_cache *c, uint32_t keep)
+{
+	while (c->nr_free_bufs <= keep && evict_one(c))
+		;
+	return c->nr_free_bufs > keep;
+}
+
 static bool has_room(struct cow_chain *chain)
 {
 	struct cow_cache *c = &chain->cache;
 	bool hook = chain->current == &chain->commit.req;
-	uint32_t keep = hook ? 0 : c->reserve;
 
-	while (c->nr_free_bufs <= keep && evict_one(c))
-		;
-	if (c->nr_free_bufs > keep)
+	if (make_room(c, hook ? 0 : c->reserve))
 		return true;
 	chain->current->priv.starved = true;
 	if (c->nr_dirty)
@@ -323,21 +327,17 @@ static int check_args(struct cow_image *img, uint32_t file, uint32_t length)
 	return 0;
 }
 
-/* A free table is made one of img; NULL and starved when there is no room. */
-static struct cow_table *table_claim(struct cow_image *img,
-				     struct cow_file *file, uint64_t offset,
-				     uint32_t length)
+/* A free table is made one of img; NULL if there is none.  A buffer is free. */
+static struct cow_table *table_take(struct cow_image *img,
+				    struct cow_file *file, uint64_t offset,
+				    uint32_t length)
 {
 	struct cow_cache *c = &img->chain->cache;
-	struct cow_table **hash = hash_chain(c, file, offset), *t;
+	struct cow_table **hash = hash_chain(c, file, offset);
+	struct cow_table *t = free_table(c);
 
-	if (!has_room(img->chain))
+	if (!t)
 		return NULL;
-	t = free_table(c);
-	if (!t) {
-		img->chain->current->priv.starved = true;
-		return NULL;
-	}
 	t->data = c->free_bufs[--c->nr_free_bufs];
 	t->img = img;
 	t->file = file;
@@ -346,7 +346,33 @@ static struct cow_table *table_claim(struct cow_image *img,
 	t->error = 0;
 	t->hash_next = *hash;
 	*hash = t;
+	lru_remove(t);
+	lru_insert(&c->lru, t);
 	return t;
+}
+
+/* NULL and starved when there is no room. */
+static struct cow_table *table_claim(struct cow_image *img,
+				     struct cow_file *file, uint64_t offset,
+				     uint32_t length)
+{
+	struct cow_table *t;
+
+	if (!has_room(img->chain))
+		return NULL;
+	t = table_take(img, file, offset, length);
+	if (!t)
+		img->chain->current->priv.starved = true;
+	return t;
+}
+
+/* What stood there does not matter to who gets a new one. */
+static void forgive(struct cow_table *t)
+{
+	if (t->state != COW_TABLE_FAILED)
+		return;
+	t->state = COW_TABLE_VALID;
+	t->chain->cache.nr_failed--;
 }
 
 static int check_found(struct cow_table *t, uint32_t length)
@@ -373,6 +399,8 @@ static int table_get(struct cow_image *img, uint32_t file, uint64_t offset,
 	if (t) {
 		ret = check_found(t, length);
 		chain->cache.hits += t->state == COW_TABLE_VALID;
+		if (is_new)
+			forgive(t);
 	} else {
 		t = table_claim(img, img->files[file], offset, length);
 		if (!t)
@@ -400,6 +428,20 @@ int cow_table_get(struct cow_image *img, uint32_t file, uint64_t offset,
 		  uint32_t length, struct cow_table **table)
 {
 	return table_get(img, file, offset, length, false, table);
+}
+
+void cow_table_expect(struct cow_image *img, uint32_t file, uint64_t offset,
+		      uint32_t length)
+{
+	struct cow_cache *c = &img->chain->cache;
+	struct cow_table *t;
+
+	if (check_args(img, file, length) ||
+	    hash_find(c, img->files[file], offset) || !make_room(c, c->reserve))
+		return;
+	t = table_take(img, img->files[file], offset, length);
+	if (t)
+		start_read(t);
 }
 
 /* Leaves the frozen contents to the commit (invariant 3). */

@@ -507,6 +507,7 @@ int qcow2_map(void *handle, const struct cow_query *q, struct cow_mapping *m)
 	ret = qcow2_l2_get(d, q->first >> d->g.sub_bits, &v.l2);
 	if (ret)
 		return ret;
+	qcow2_l2_expect_next(d, &v.l2);
 	if (q->flags & COW_QUERY_WRITE)
 		return map_write(d, &v, q, m);
 	return map_read(d, &v, q, m);

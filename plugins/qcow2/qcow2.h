@@ -174,6 +174,8 @@ struct qcow2_l2 {
 
 /* Restarted. */
 int qcow2_l2_get(struct qcow2 *d, uint64_t cluster, struct qcow2_l2 *l2);
+/* Who asks in order will need the slice behind l2, which was just got. */
+void qcow2_l2_expect_next(struct qcow2 *d, const struct qcow2_l2 *l2);
 /*
  * For a change: made, or copied from one that snapshots share, if need be.
  * replay: ->copied() asks, which see above.

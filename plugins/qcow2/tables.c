@@ -47,7 +47,8 @@ static int l1_get(struct qcow2 *d, uint64_t index, bool write,
 	return qcow2_top_get(d, &top, index, write, table, entry);
 }
 
-static int l1_check(struct qcow2 *d, uint64_t index, uint64_t entry)
+/* What is wrong with it, or NULL. */
+static const char *l1_fault(const struct qcow2 *d, uint64_t entry)
 {
 	const char *fault = qcow2_l1_fault(&d->g, entry);
 	uint64_t offset = entry & QCOW2_OFFSET_MASK;
@@ -55,6 +56,13 @@ static int l1_check(struct qcow2 *d, uint64_t index, uint64_t entry)
 	if (!fault && offset &&
 	    !num_run_in(offset, d->g.cluster_size, d->file_size))
 		fault = "points past the end of the file";
+	return fault;
+}
+
+static int l1_check(struct qcow2 *d, uint64_t index, uint64_t entry)
+{
+	const char *fault = l1_fault(d, entry);
+
 	if (!fault)
 		return 0;
 	return cow_error(d->img, -EIO,
@@ -99,6 +107,26 @@ int qcow2_l2_get(struct qcow2 *d, uint64_t cluster, struct qcow2_l2 *l2)
 	l2->entries = cow_table_data(l2->table);
 	l2->copied = entry & QCOW2_COPIED;
 	return 0;
+}
+
+/* What lies in another slice of the L1 table is not read ahead. */
+void qcow2_l2_expect_next(struct qcow2 *d, const struct qcow2_l2 *l2)
+{
+	uint64_t cluster = l2->first + l2->count, entry, skip;
+	uint64_t index = l1_index(d, cluster), per_slice = d->slice_bytes / 8;
+	struct cow_table *table;
+	struct qcow2_l2 next;
+	be64 *at;
+
+	if (cluster > qcow2_cluster(d, d->h.size - 1) ||
+	    index / per_slice != l1_index(d, l2->first) / per_slice ||
+	    l1_get(d, index, false, &table, &at))
+		return;
+	skip = slice_of(d, cluster, &next);
+	entry = be64_get(*at);
+	if (entry & QCOW2_OFFSET_MASK && !l1_fault(d, entry))
+		cow_table_expect(d->img, 0, (entry & QCOW2_OFFSET_MASK) + skip,
+				 d->slice_bytes);
 }
 
 /* --- A table of our own --------------------------------------------------- */

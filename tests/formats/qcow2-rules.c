@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -66,7 +67,7 @@ static int create(const char *path, uint64_t size, const char *base,
 	return cow_create_image(&p);
 }
 
-static struct cow_chain *open_image(const char *path)
+static struct cow_chain *open_as(const char *path, uint32_t flags)
 {
 	struct cow_open_params p = COW_OPEN_PARAMS_INIT;
 	struct cow_chain *c;
@@ -74,9 +75,14 @@ static struct cow_chain *open_image(const char *path)
 	p.plugins = plugins;
 	p.path = path;
 	p.format = FORMAT;
-	p.flags = COW_OPEN_WRITE;
+	p.flags = flags;
 	assert_int_equal(cow_chain_open(&p, &c), 0);
 	return c;
+}
+
+static struct cow_chain *open_image(const char *path)
+{
+	return open_as(path, COW_OPEN_WRITE);
 }
 
 /* A new image, over a base of that byte if it is not 0. */
@@ -225,6 +231,81 @@ static void an_image_in_order_is_one_mapping_a_table(void **state)
 	/* 8 tables of 512 entries; a table in the way may cut one in two. */
 	assert_in_range(asked, 1, 16);
 }
+
+#ifndef QCOW_VERSION_1
+/* False: for a second nothing did. */
+static bool something_ended(struct cow_chain *c)
+{
+	struct pollfd ready = { .fd = cow_event_fd(c), .events = POLLIN };
+
+	if (poll(&ready, 1, 1000) != 1)
+		return false;
+	cow_dispatch(c);
+	return true;
+}
+
+static void let_reads_end(struct cow_chain *c)
+{
+	while (something_ended(c))
+		;
+}
+
+/* Asks, and tells whether the answer came without a wait. */
+static bool answered_at_once(struct cow_chain *c, uint64_t block)
+{
+	struct cow_request req = {
+		.op = COW_OP_MAP,
+		.first = block,
+		.count = 1,
+		.done = keep_answer,
+	};
+	bool at_once;
+
+	memset(&answer, 0, sizeof(answer));
+	cow_submit(c, &req);
+	at_once = answer.count;
+	while (!answer.count)
+		assert_true(something_ended(c));
+	return at_once;
+}
+
+static uint64_t table_reads(struct cow_chain *c)
+{
+	struct cow_stats stats;
+
+	cow_chain_stats(c, &stats);
+	return stats.table_reads;
+}
+
+/* 8 tables of 512 entries, behind which nothing is; as they come, and as they do not. */
+static void the_next_table_is_read_ahead(void **state)
+{
+	struct cow_chain *c = new_image(16 * MIB, 0, 4096);
+	unsigned int table;
+
+	for (table = 0; table < 8; table++)
+		write_byte(c, 'x', 4096, table * 2 * MIB);
+	assert_int_equal(cow_flush(c), 0);
+	cow_chain_close(c);
+	c = open_as("image", 0);
+	assert_false(answered_at_once(c, 0));
+	for (table = 1; table < 8; table++) {
+		let_reads_end(c);
+		assert_true(answered_at_once(c, table * 512));
+		assert_int_equal(answer.kind, COW_KIND_LINEAR);
+	}
+	let_reads_end(c);
+	assert_int_equal(table_reads(c), 9);
+	cow_chain_close(c);
+	c = open_as("image", 0);
+	assert_false(answered_at_once(c, 5 * 512));
+	/* Its read has just begun, and it is waited for like any other. */
+	assert_int_equal(ask(c, 6 * 512, 0), 0);
+	let_reads_end(c);
+	assert_false(answered_at_once(c, 2 * 512));
+	cow_chain_close(c);
+}
+#endif
 
 /* --- What others got wrong ------------------------------------------------------ */
 
@@ -566,6 +647,7 @@ int main(void)
 		T(space_does_not_grow_by_opening),
 		T(space_runs_out_at_each_step),
 #ifndef QCOW_VERSION_1
+		T(the_next_table_is_read_ahead),
 		T(lazy_refcounts_mark_the_image_while_it_is_open),
 		T(others_are_never_marked),
 		T(wrong_options_are_refused),

@@ -136,6 +136,23 @@ static void fixed_places(void)
 	cow_chain_close(c);
 }
 
+/* cow_table_expect(): its read fails, which neither others nor a new one there feel. */
+static void expected_in_vain(void)
+{
+	struct cow_chain *c = attach("ahead=only");
+	char byte = 1;
+	uint64_t at;
+
+	for (at = 0; at < SIZE; at += MIB)
+		MUST(!cow_pread(c, &byte, 1, at));
+	MUST(!cow_flush(c));
+	cow_chain_close(c);
+	c = attach("ahead=new");
+	MUST(!cow_pread(c, &byte, 1, 0));
+	MUST(!cow_flush(c));
+	cow_chain_close(c);
+}
+
 static void next_data(void)
 {
 	struct cow_chain *c = attach(NULL);
@@ -171,6 +188,7 @@ int main(void)
 	finish_when_settled();
 	changes_in_steps();
 	fixed_places();
+	expected_in_vain();
 	next_data();
 	cow_plugins_free(plugins);
 	return 0;

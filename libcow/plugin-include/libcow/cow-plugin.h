@@ -449,6 +449,12 @@ int cow_reserve(struct cow_image *img, uint32_t file, uint64_t offset,
 int cow_table_get(struct cow_image *img, uint32_t file, uint64_t offset,
 		  uint32_t length, struct cow_table **table);
 /*
+ * The table after the one that was asked for is expected to be got soon: its
+ * read is begun if there is room.  Nothing waits for it, no error comes of it.
+ */
+void cow_table_expect(struct cow_image *img, uint32_t file, uint64_t offset,
+		      uint32_t length);
+/*
  * Get a table to change it.  phase tells when a commit writes it: tables of
  * phase 0 are durable before one of phase 1 is written, and so on.  While a
  * commit is on its way this may give a copy, so that what a commit writes

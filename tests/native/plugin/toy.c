@@ -47,6 +47,7 @@ struct toy {
 	uint8_t *use;		/* a cluster */
 	uint64_t *pending;	/* a block: cluster + 1 given for it, or 0 */
 	uint64_t next;		/* cluster to look at next */
+	const char *ahead;	/* each question expects a table that is not there */
 };
 
 static uint64_t round_up(uint64_t n, uint64_t to)
@@ -180,6 +181,19 @@ static int map_cow(struct toy *t, uint64_t block, uint64_t entry,
 	return 0;
 }
 
+/* Behind the end of the file: its read fails.  "new": it is made all the same. */
+static int read_ahead(struct toy *t)
+{
+	uint64_t far = place(t, 2 * t->h.clusters);
+	struct cow_table *table;
+
+	far = round_up(far, TABLE);
+	cow_table_expect(t->img, 0, far, TABLE);
+	if (strcmp(t->ahead, "new"))
+		return 0;
+	return cow_table_new(t->img, 0, far, TABLE, 0, &table);
+}
+
 static int toy_map(void *handle, const struct cow_query *q,
 		   struct cow_mapping *m)
 {
@@ -190,6 +204,8 @@ static int toy_map(void *handle, const struct cow_query *q,
 
 	if (q->flags & COW_QUERY_WRITE)
 		ret = mark(t);
+	if (!ret && t->ahead)
+		ret = read_ahead(t);
 	if (!ret)
 		ret = get_entry(t, q->first, false, &table, &at);
 	if (ret)
@@ -411,6 +427,7 @@ static int toy_open(struct cow_image *img, uint32_t flags, void **handle)
 	if (!ret)
 		ret = cow_image_tables(img, TABLE,
 				       t->h.data_offset / TABLE);
+	t->ahead = cow_image_option(img, "ahead");
 	if (!ret && cow_image_option(img, "fixed"))
 		ret = cow_image_fixed_places(img);
 	if (ret) {
@@ -523,6 +540,7 @@ static int toy_check(void *handle, struct cow_check *check, bool repair)
 
 static const struct cow_option toy_options[] = {
 	{ "fixed", "the image itself is not asked to discard", COW_OPTION_OPEN },
+	{ "ahead", "expect a table that is not there", COW_OPTION_OPEN },
 	{ 0 }
 };
 
