@@ -28,14 +28,19 @@ memory_of()
 		grep -o 'map_bytes [0-9]*') in the kernel"
 }
 
+timed()
+{
+	local from=${EPOCHREALTIME/[!0-9]/}
+	"$@" && echo $((${EPOCHREALTIME/[!0-9]/} - from))
+}
+
 # took NAME COMMAND...: how long it takes.
 took()
 {
-	local name=$1 from
+	local name=$1 us
 	shift
-	from=$(date +%s%N)
-	"$@" || die "$*"
-	fact "opening $name" "$((($(date +%s%N) - from) / 1000)) us"
+	us=$(in_memory timed "$@") || die "$*"
+	fact "opening $name" "$us us"
 }
 
 # grown GIB: a dscow overlay over nothing; only header and bitmap stand on a RAM disk.

@@ -4,6 +4,7 @@
 # A root in memory, for what starts programs while a clock runs. In the test machine programs are
 # files of the computer that it runs on: each start waits for them, and a clock that
 # counts instructions jumps meanwhile.
+root=
 
 # with_libraries FILE...: those, the folders' files, all they are linked with, where links lead.
 with_libraries()
@@ -18,37 +19,42 @@ with_libraries()
 	done | sort -u
 }
 
-# root_in_memory FILE...: with these, in $root; empty on a host, where files are in memory anyway.
+# shared DIR: what is mounted in it later is there wherever it is bound to.
+shared() { mount --bind "$1" "$1" && mount --make-shared "$1"; }
+
+# root_in_memory FILE...: with these and the plugins, in $root; it is not there on a host.
 root_in_memory()
 {
 	local dir
-	root=
 	[ -d /run/vm ] || return 0
 	root=$(mktemp -d /tmp/root.XXXXXX)
-	later "rm -rf $root"
 	chmod 755 "$root"
 	cp -a /bin /sbin /lib /lib64 "$root"	# links into /usr
-	with_libraries "$@" "$(command -v bash)" /etc/ld.so.cache /etc/passwd /etc/group /etc/nsswitch.conf |
+	with_libraries "$@" "$(type -P bash)" "$(pkg-config --variable=plugindir cow-plugin)" \
+		/etc/ld.so.cache /etc/passwd /etc/group /etc/nsswitch.conf /usr/lib/locale/C.utf8 |
 		cpio -pdm --quiet "$root" || return
 	echo "cowd:x:991:991::/nonexistent:/usr/sbin/nologin" >>"$root/etc/passwd"	# as README has it
-	mkdir -p "$root/tmp"
+	mkdir "$root/tmp"
 	chmod 1777 "$root/tmp"
+	shared "$work" && cd "$work" || return
 	for dir in proc sys dev run "${work#/}"; do
 		mkdir -p "$root/$dir"
 		mount --rbind "/$dir" "$root/$dir" || return
-		later "umount -l $root/$dir"
 	done
 }
 
-# in_memory COMMAND...: functions and variables are as they are here; $work is there.
+# in_memory COMMAND...: functions and variables are as they are here; files are by name.
 in_memory()
 {
 	[ "$root" ] || { "$@"; return; }
 	{
 		declare -p | grep -vE '^declare -[^ ]*r|^declare -[^ ]* (BASH|FUNCNAME|DIRSTACK|GROUPS|PIPESTATUS)'
 		declare -f
-		printf '%q ' cd "$work"
-		echo
+		printf '%q ' cd "$PWD"
+		printf '\nroot=\n'
 		printf '%q ' "$@"
 	} | chroot "$root" bash
 }
+
+# No start is to wait until it gives up.
+cowd() { in_memory command cowd "$@"; }
