@@ -53,7 +53,7 @@ detach_nbd()
 	local i
 	for ((i = 0; i <= devices; i++)); do
 		nbd-client -d "/dev/nbd$i"
-		kill "$(cat "fs/many/$i.pid")" 2>/dev/null	# it ends by itself as well
+		kill "$(cat "fs/many/$i.pid")" 2>/dev/null || :	# it ends by itself as well
 	done
 }
 
