@@ -40,12 +40,14 @@ up_nbd_null()
 batch_at()
 {
 	local reads asked
+	wanted ask || return 0
 	reads=$(awk '/^syscr/ { print $2 }' "/proc/$pid/io")
 	# shellcheck disable=SC2046 # words
 	asked=$(fio --name=batch --filename="${dev_of[ask]}" --ioengine=libaio --direct=1 --thread --norandommap=1 \
 		--iodepth="$1" --time_based --runtime="${milliseconds}ms" --size="${size}M" \
 		$(pattern randread-4k | sed 's/[^ ]*=/--&/g') --output-format=json 2>fio.err |
-		sed -n '/^{/,$p' | jq '.jobs[0].read.total_ios') || die "fio: $(cat fio.err)"
+		sed -n '/^{/,$p' | jq '.jobs[0].read.total_ios')
+	[ "${asked:-0}" -gt 0 ] || die "fio: $(cat fio.err)"
 	reads=$(($(awk '/^syscr/ { print $2 }' "/proc/$pid/io") - reads))
 	fact "questions read at once at depth $1" "$(awk -v n="$asked" -v r=$reads 'BEGIN { printf "%.2f", n / r }')"
 }

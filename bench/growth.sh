@@ -28,12 +28,6 @@ memory_of()
 		grep -o 'map_bytes [0-9]*') in the kernel"
 }
 
-timed()
-{
-	local from=${EPOCHREALTIME/[!0-9]/}
-	"$@" && echo $((${EPOCHREALTIME/[!0-9]/} - from))
-}
-
 # took NAME COMMAND...: how long it takes.
 took()
 {

@@ -45,7 +45,7 @@ begin()
 	cd "$work" || exit 1
 	trap 'clear_away; cd /; umount -l "$work" 2>/dev/null; rm -rf "$work"' EXIT
 	# shellcheck disable=SC2046 # names without spaces
-	root_in_memory $(type -P cowd qemu-nbd nbd-client dd) || die "no root in memory"
+	root_in_memory $(type -P cowd cowctl qemu-nbd nbd-client dd) || die "no root in memory"
 }
 
 # processes_of DEVICE: those of its cowd.

@@ -112,9 +112,7 @@ group_many()
 	fact "a process of cowd, of ${#pids[@]}" "$(private_of "${pids[@]}")"
 	fact "memory taken for each device" "$(((free - $(awk '/^MemAvailable/ { print $2 }' /proc/meminfo)) / devices)) KiB"
 	all_loaded
-	i=${EPOCHREALTIME/[!0-9]/}
-	stop_all
-	fact "stopping each device" "$(((${EPOCHREALTIME/[!0-9]/} - i) / (devices + 1))) us"
+	fact "stopping each device" "$(($(in_memory timed stop_all) / (devices + 1))) us"
 	clear_away
 	nbd_prepare || die "no nbd"
 	golden

@@ -56,5 +56,12 @@ in_memory()
 	} | chroot "$root" bash
 }
 
+# timed COMMAND...: how many microseconds it took.
+timed()
+{
+	local from=${EPOCHREALTIME/[!0-9]/}
+	"$@" && echo $((${EPOCHREALTIME/[!0-9]/} - from))
+}
+
 # No start is to wait until it gives up.
 cowd() { in_memory command cowd "$@"; }

@@ -287,16 +287,15 @@ static void finish(struct cow_chain *c)
 
 void cow_chain_close(struct cow_chain *c)
 {
-	bool settled;
 	uint32_t i;
 
 	if (!c)
 		return;
 	cow_commit_tidy(c);
-	settled = is_settled(c);
-	cancel_all(c);
-	if (settled)
+	/* Before it waits for reads that nobody needs, see cow_table_expect(). */
+	if (is_settled(c))
 		finish(c);
+	cancel_all(c);
 	cow_engine_stop(&c->engine);
 	for (i = 0; i < c->nr_images; i++)
 		cow_image_close(c->images[i]);

@@ -226,6 +226,7 @@ struct cow_table {
 	uint8_t state;			/* enum cow_table_state */
 	uint8_t phase;
 	bool in_commit;			/* the frozen range is being written */
+	bool expected;			/* nobody got it yet */
 	uint32_t pins;
 	int error;			/* COW_TABLE_FAILED */
 	uint8_t *data;

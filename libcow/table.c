@@ -5,8 +5,9 @@
  * States of a table and who moves it on:
  *
  *	FREE --get, expect--> READING --read done--> VALID --evict--> FREE
- *	 |                       `-----read failed--> FAILED --forget--> FREE
- *	 `--new--> VALID <--new-------------------------'
+ *	 |                      | `----read failed--> FAILED --forget--> FREE
+ *	 |                      `--the same, and nobody got it yet-----> FREE
+ *	 `--new--> VALID <--new--------------------------'
  *
  * Invariants:
  *  1. A table of any state but FREE owns data, one slot of the arena.  The
@@ -191,19 +192,15 @@ static bool evict_one(struct cow_cache *c)
 	return false;
 }
 
-static bool make_room(struct cow_cache *c, uint32_t keep)
-{
-	while (c->nr_free_bufs <= keep && evict_one(c))
-		;
-	return c->nr_free_bufs > keep;
-}
-
 static bool has_room(struct cow_chain *chain)
 {
 	struct cow_cache *c = &chain->cache;
 	bool hook = chain->current == &chain->commit.req;
+	uint32_t keep = hook ? 0 : c->reserve;
 
-	if (make_room(c, hook ? 0 : c->reserve))
+	while (c->nr_free_bufs <= keep && evict_one(c))
+		;
+	if (c->nr_free_bufs > keep)
 		return true;
 	chain->current->priv.starved = true;
 	if (c->nr_dirty)
@@ -272,6 +269,10 @@ static void read_done(struct cow_io *io)
 
 	if (!io->status) {
 		t->state = COW_TABLE_VALID;
+		return;
+	}
+	if (t->expected) {
+		table_drop(&t->chain->cache, t);
 		return;
 	}
 	t->state = COW_TABLE_FAILED;
@@ -344,6 +345,7 @@ static struct cow_table *table_take(struct cow_image *img,
 	t->offset = offset;
 	t->length = length;
 	t->error = 0;
+	t->expected = false;
 	t->hash_next = *hash;
 	*hash = t;
 	lru_remove(t);
@@ -371,6 +373,7 @@ static void forgive(struct cow_table *t)
 {
 	if (t->state != COW_TABLE_FAILED)
 		return;
+	memset(t->data, 0, t->length);
 	t->state = COW_TABLE_VALID;
 	t->chain->cache.nr_failed--;
 }
@@ -399,8 +402,6 @@ static int table_get(struct cow_image *img, uint32_t file, uint64_t offset,
 	if (t) {
 		ret = check_found(t, length);
 		chain->cache.hits += t->state == COW_TABLE_VALID;
-		if (is_new)
-			forgive(t);
 	} else {
 		t = table_claim(img, img->files[file], offset, length);
 		if (!t)
@@ -418,6 +419,9 @@ static int table_get(struct cow_image *img, uint32_t file, uint64_t offset,
 		return ret;
 	lru_remove(t);
 	lru_insert(&chain->cache.lru, t);
+	t->expected = false;
+	if (is_new)
+		forgive(t);
 	if (t->state == COW_TABLE_FAILED)
 		return t->error;
 	*table = t;
@@ -430,18 +434,30 @@ int cow_table_get(struct cow_image *img, uint32_t file, uint64_t offset,
 	return table_get(img, file, offset, length, false, table);
 }
 
+/* One table makes room for it, if that is enough; nothing waits behind it. */
+static bool may_expect(struct cow_cache *c, struct cow_file *file,
+		       uint64_t offset, uint32_t length)
+{
+	if (hash_find(c, file, offset) || file->dio_fd < 0 ||
+	    !num_is_aligned(offset | length, file->dio_align))
+		return false;
+	return c->nr_free_bufs > c->reserve ||
+	       (c->nr_free_bufs == c->reserve && evict_one(c));
+}
+
 void cow_table_expect(struct cow_image *img, uint32_t file, uint64_t offset,
 		      uint32_t length)
 {
-	struct cow_cache *c = &img->chain->cache;
 	struct cow_table *t;
 
 	if (check_args(img, file, length) ||
-	    hash_find(c, img->files[file], offset) || !make_room(c, c->reserve))
+	    !may_expect(&img->chain->cache, img->files[file], offset, length))
 		return;
 	t = table_take(img, img->files[file], offset, length);
-	if (t)
-		start_read(t);
+	if (!t)
+		return;
+	t->expected = true;
+	start_read(t);
 }
 
 /* Leaves the frozen contents to the commit (invariant 3). */

@@ -139,6 +139,7 @@ struct qcow2 {
 	const char *backing_format;
 	uint32_t slice_bytes;	/* of L2 tables and refcount blocks */
 	uint64_t file_size;	/* bytes */
+	uint64_t in_order;	/* the cluster behind the slice that was asked about last */
 	uint32_t data_file;	/* index of the file with the data */
 	uint64_t data_size;	/* bytes of it; of file 0 see file_size */
 	uint64_t nr_refblocks;	/* entries of the refcount table */
@@ -174,7 +175,7 @@ struct qcow2_l2 {
 
 /* Restarted. */
 int qcow2_l2_get(struct qcow2 *d, uint64_t cluster, struct qcow2_l2 *l2);
-/* Who asks in order will need the slice behind l2, which was just got. */
+/* l2 was just got: who asks for one after the other will need the one behind. */
 void qcow2_l2_expect_next(struct qcow2 *d, const struct qcow2_l2 *l2);
 /*
  * For a change: made, or copied from one that snapshots share, if need be.

@@ -56,6 +56,9 @@ static const char *l1_fault(const struct qcow2 *d, uint64_t entry)
 	if (!fault && offset &&
 	    !num_run_in(offset, d->g.cluster_size, d->file_size))
 		fault = "points past the end of the file";
+	if (!fault && offset && offset < d->h.l1_offset + d->l1_bytes &&
+	    offset + d->g.cluster_size > d->h.l1_offset)
+		fault = "points into the L1 table";
 	return fault;
 }
 
@@ -110,16 +113,15 @@ int qcow2_l2_get(struct qcow2 *d, uint64_t cluster, struct qcow2_l2 *l2)
 }
 
 /* What lies in another slice of the L1 table is not read ahead. */
-void qcow2_l2_expect_next(struct qcow2 *d, const struct qcow2_l2 *l2)
+static void expect_slice(struct qcow2 *d, uint64_t from, uint64_t cluster)
 {
-	uint64_t cluster = l2->first + l2->count, entry, skip;
 	uint64_t index = l1_index(d, cluster), per_slice = d->slice_bytes / 8;
 	struct cow_table *table;
 	struct qcow2_l2 next;
+	uint64_t entry, skip;
 	be64 *at;
 
-	if (cluster > qcow2_cluster(d, d->h.size - 1) ||
-	    index / per_slice != l1_index(d, l2->first) / per_slice ||
+	if (index / per_slice != l1_index(d, from) / per_slice ||
 	    l1_get(d, index, false, &table, &at))
 		return;
 	skip = slice_of(d, cluster, &next);
@@ -127,6 +129,17 @@ void qcow2_l2_expect_next(struct qcow2 *d, const struct qcow2_l2 *l2)
 	if (entry & QCOW2_OFFSET_MASK && !l1_fault(d, entry))
 		cow_table_expect(d->img, 0, (entry & QCOW2_OFFSET_MASK) + skip,
 				 d->slice_bytes);
+}
+
+/* Who jumps about gets nothing but what was asked for. */
+void qcow2_l2_expect_next(struct qcow2 *d, const struct qcow2_l2 *l2)
+{
+	uint64_t behind = l2->first + l2->count;
+
+	if (l2->first == d->in_order &&
+	    behind <= qcow2_cluster(d, d->h.size - 1))
+		expect_slice(d, l2->first, behind);
+	d->in_order = behind;
 }
 
 /* --- A table of our own --------------------------------------------------- */

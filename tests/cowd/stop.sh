@@ -25,12 +25,33 @@ stop_says()
 	return 1
 }
 
+# opened N: how often mydev is open, in the end: who was given up may still wait in a flush.
+opened()
+{
+	for _ in $(seq 600); do
+		[ "$(dmsetup info -c --noheadings -o open mydev)" != "$1" ] || return 0
+		sleep 0.1
+	done
+	die "mydev is not open $1 times, but $(dmsetup info -c --noheadings -o open mydev)"
+}
+
 # Served as before: who reads waits for the silent storage only where it stands there.
 goes_on()
 {
 	[ "$(cowctl status --json mydev | of_json state)" = running ] || fail "$1: $(cowctl status mydev)"
 	cmp -n 65536 base.img /dev/mapper/mydev || fail "$1: what the base has cannot be read"
 }
+
+# The device could not be removed over storage that is silent.
+silent_no_more()
+{
+	local status=$?
+	trap - EXIT
+	[ ! -e /dev/mapper/below ] || { below "linear $loop 0"; exec 3<&-; }
+	(exit $status)
+	cleanup
+}
+trap silent_no_more EXIT
 
 file base.img $((8 * 1024 * 1024))
 file one 65536
@@ -47,6 +68,7 @@ storage_is_silent
 stop_says "mydev: waited 60 s for its data to become durable, so it goes on"
 goes_on "a flush without an end"
 storage_answers
+opened 0
 timeout 150 cowctl stop mydev || fail "stop, when the storage answers"
 echo "ok $SECONDS s: the last flush"
 
@@ -57,11 +79,14 @@ below "delay $loop 0 0 $loop 0 0 $loop 0 25000"
 write_block one 5 || fail "write to an own block"
 stop_says "mydev: waited 20 s for its removal, so it goes on" &
 stopping=$!
-sleep 5
+for _ in $(seq 200); do	# it is refused at once if the device is open by then
+	[ "$(cowctl status --json mydev | of_json state)" = running ] || break
+done
 exec 3</dev/mapper/mydev
 wait $stopping || fail "the stop"
 goes_on "a removal without an end"
 below "linear $loop 0"
+opened 1
 timeout 150 cowctl stop mydev 2>err && fail "stopped while somebody has it open"
 grep -q "mydev is in use (open 1 times)" err || fail "says '$(<err)' of a device that is open"
 exec 3<&-

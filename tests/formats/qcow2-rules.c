@@ -12,7 +12,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -233,76 +232,47 @@ static void an_image_in_order_is_one_mapping_a_table(void **state)
 }
 
 #ifndef QCOW_VERSION_1
-/* False: for a second nothing did. */
-static bool something_ended(struct cow_chain *c)
-{
-	struct pollfd ready = { .fd = cow_event_fd(c), .events = POLLIN };
-
-	if (poll(&ready, 1, 1000) != 1)
-		return false;
-	cow_dispatch(c);
-	return true;
-}
-
-static void let_reads_end(struct cow_chain *c)
-{
-	while (something_ended(c))
-		;
-}
-
-/* Asks, and tells whether the answer came without a wait. */
-static bool answered_at_once(struct cow_chain *c, uint64_t block)
-{
-	struct cow_request req = {
-		.op = COW_OP_MAP,
-		.first = block,
-		.count = 1,
-		.done = keep_answer,
-	};
-	bool at_once;
-
-	memset(&answer, 0, sizeof(answer));
-	cow_submit(c, &req);
-	at_once = answer.count;
-	while (!answer.count)
-		assert_true(something_ended(c));
-	return at_once;
-}
-
-static uint64_t table_reads(struct cow_chain *c)
+/* How many tables were asked for of the file, after a question about a table's first block. */
+static uint64_t reads_for(struct cow_chain *c, unsigned int table)
 {
 	struct cow_stats stats;
 
+	assert_int_equal(ask(c, table * 512, 0), 0);
+	assert_int_equal(answer.kind, COW_KIND_LINEAR);
 	cow_chain_stats(c, &stats);
 	return stats.table_reads;
 }
 
-/* 8 tables of 512 entries, behind which nothing is; as they come, and as they do not. */
+/* 8 tables of 512 entries, behind which nothing is; in order, and not. */
 static void the_next_table_is_read_ahead(void **state)
 {
 	struct cow_chain *c = new_image(16 * MIB, 0, 4096);
+	int fd = open("image", O_RDONLY | O_DIRECT);
 	unsigned int table;
 
+	if (fd < 0) {
+		cow_chain_close(c);
+		print_message("no direct I/O here, so no table is read ahead\n");
+		skip();
+	}
+	close(fd);
 	for (table = 0; table < 8; table++)
 		write_byte(c, 'x', 4096, table * 2 * MIB);
 	assert_int_equal(cow_flush(c), 0);
 	cow_chain_close(c);
 	c = open_as("image", 0);
-	assert_false(answered_at_once(c, 0));
-	for (table = 1; table < 8; table++) {
-		let_reads_end(c);
-		assert_true(answered_at_once(c, table * 512));
-		assert_int_equal(answer.kind, COW_KIND_LINEAR);
-	}
-	let_reads_end(c);
-	assert_int_equal(table_reads(c), 9);
+	/* The L1 table, this one, and the next. */
+	for (table = 0; table < 7; table++)
+		assert_int_equal(reads_for(c, table), 3 + table);
+	assert_int_equal(reads_for(c, 7), 9);
 	cow_chain_close(c);
 	c = open_as("image", 0);
-	assert_false(answered_at_once(c, 5 * 512));
-	/* Its read has just begun, and it is waited for like any other. */
-	assert_int_equal(ask(c, 6 * 512, 0), 0);
-	let_reads_end(c);
-	assert_false(answered_at_once(c, 2 * 512));
+	assert_int_equal(reads_for(c, 5), 2);
+	assert_int_equal(reads_for(c, 2), 3);
+	assert_int_equal(reads_for(c, 3), 5);
+	/* Asked twice, and known. */
+	assert_int_equal(reads_for(c, 3), 5);
+	assert_int_equal(reads_for(c, 4), 5);
 	cow_chain_close(c);
 }
 #endif

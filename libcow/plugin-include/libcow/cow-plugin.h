@@ -449,8 +449,9 @@ int cow_reserve(struct cow_image *img, uint32_t file, uint64_t offset,
 int cow_table_get(struct cow_image *img, uint32_t file, uint64_t offset,
 		  uint32_t length, struct cow_table **table);
 /*
- * The table after the one that was asked for is expected to be got soon: its
- * read is begun if there is room.  Nothing waits for it, no error comes of it.
+ * A table is expected to be got soon: its read is begun, if the file is read
+ * with direct I/O and there is room, for which another table may go.  Nothing
+ * waits for it, and no error comes of it.
  */
 void cow_table_expect(struct cow_image *img, uint32_t file, uint64_t offset,
 		      uint32_t length);

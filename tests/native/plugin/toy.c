@@ -182,16 +182,15 @@ static int map_cow(struct toy *t, uint64_t block, uint64_t entry,
 }
 
 /* Behind the end of the file: its read fails.  "new": it is made all the same. */
-static int read_ahead(struct toy *t)
+static int read_ahead(struct toy *t, uint64_t block)
 {
-	uint64_t far = place(t, 2 * t->h.clusters);
+	uint64_t far = round_up(place(t, 2 * t->h.clusters), TABLE);
 	struct cow_table *table;
 
-	far = round_up(far, TABLE);
-	cow_table_expect(t->img, 0, far, TABLE);
+	cow_table_expect(t->img, 0, far + block * TABLE, TABLE);
 	if (strcmp(t->ahead, "new"))
 		return 0;
-	return cow_table_new(t->img, 0, far, TABLE, 0, &table);
+	return cow_table_new(t->img, 0, far + block * TABLE, TABLE, 0, &table);
 }
 
 static int toy_map(void *handle, const struct cow_query *q,
@@ -205,7 +204,7 @@ static int toy_map(void *handle, const struct cow_query *q,
 	if (q->flags & COW_QUERY_WRITE)
 		ret = mark(t);
 	if (!ret && t->ahead)
-		ret = read_ahead(t);
+		ret = read_ahead(t, q->first);
 	if (!ret)
 		ret = get_entry(t, q->first, false, &table, &at);
 	if (ret)
