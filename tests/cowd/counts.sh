@@ -366,9 +366,11 @@ stop_devices()
 # A start looks at the loop devices of all others, but as little as can be.
 test_starts()
 {
-	local i
+	local i most=2
 	local -a started
 	modprobe loop
+	# Without IMA the kernel counts no readers, and each loop device is looked at.
+	grep -q ' ima_file_check$' /proc/kallsyms || most=20
 	file base.img $((1 << 20))
 	for ((i = 1; i <= 20; i++)); do
 		device $i traced
@@ -376,7 +378,7 @@ test_starts()
 	done
 	echo "a start makes ${started[2]} system calls as the second device, ${started[20]} as the twentieth"
 	at_most "system calls of a start more, for each device that is there" \
-		$(((started[20] - started[2]) / 18)) 20
+		$(((started[20] - started[2]) / 18)) $most
 	stop_devices 20
 }
 
