@@ -104,6 +104,7 @@ group_many()
 	local i pids=() free
 	golden
 	modprobe loop max_loop=0 2>/dev/null
+	echo 1048576 >/proc/sys/fs/aio-max-nr	# qemu-nbd takes 1024 of 65536
 	free=$(awk '/^MemAvailable/ { print $2 }' /proc/meminfo)
 	later stop_all
 	measured cowd
