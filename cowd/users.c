@@ -66,6 +66,8 @@ static int try_lease(int fd, int type)
 	err = fcntl(fd, F_SETLEASE, type) ? -errno : 0;
 	if (!err)
 		fcntl(fd, F_SETLEASE, F_UNLCK);
+	/* The worker gets this descriptor, and is to have no way to signal us. */
+	fcntl(fd, F_SETOWN, 0);
 	fcntl(fd, F_SETSIG, 0);
 	return err;
 }
