@@ -40,12 +40,11 @@ up_nbd_null()
 batch_at()
 {
 	local reads asked
-	wanted ask || return 0
 	reads=$(awk '/^syscr/ { print $2 }' "/proc/$pid/io")
 	# shellcheck disable=SC2046 # words
 	asked=$(fio --name=batch --filename="${dev_of[ask]}" --ioengine=libaio --direct=1 --thread --norandommap=1 \
 		--iodepth="$1" --time_based --runtime="${milliseconds}ms" --size="${size}M" \
-		$(pattern randread-4k | sed 's/[^ ]*=/--&/g') --output-format=json 2>fio.err |
+		$(options_of randread-4k) --output-format=json 2>fio.err |
 		sed -n '/^{/,$p' | jq '.jobs[0].read.total_ios')
 	[ "${asked:-0}" -gt 0 ] || die "fio: $(cat fio.err)"
 	reads=$(($(awk '/^syscr/ { print $2 }' "/proc/$pid/io") - reads))
@@ -56,6 +55,6 @@ group_control()
 {
 	local pid depth
 	all_up nbd_null -- ask
-	for depth in 1 8 32; do batch_at $depth; done
+	! wanted ask || for depth in 1 8 32; do batch_at $depth; done
 	in_turn control "$subjects" "randread-4k randwrite-4k" "1 32"
 }

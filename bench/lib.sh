@@ -86,6 +86,9 @@ pattern()
 	esac
 }
 
+# options_of PATTERN: the same, for a command line.
+options_of() { pattern "$1" | sed 's/[^ ]*=/--&/g'; }
+
 # job SUBJECT PATTERN DEPTH WORD...: one section for measure, to run after those before.
 job()
 {
@@ -156,7 +159,7 @@ profile_of()
 	perf record -q -e cpu-clock -F 997 -a -o perf.data -- \
 		fio --name=profile --filename="${dev_of[$2]}" --ioengine=libaio --direct=1 --iodepth="$4" \
 		--thread --norandommap=1 --time_based --runtime=5 --size="${size}M" \
-		$(pattern "$3" | sed 's/[^ ]*=/--&/g') >/dev/null 2>&1
+		$(options_of "$3") >/dev/null 2>&1
 	perf report -i perf.data --stdio --no-children --sort dso,symbol -g none 2>/dev/null |
 		grep -v '^#' | grep . | head -n 40 >"$out/profile-$1-$2-$3-$4.txt"
 }

@@ -6,24 +6,14 @@
 
 first_read() { dd if="$1" of=/dev/null bs=4k count=1 iflag=direct status=none; }
 
-# attached SUBJECT N COMMAND...: how long it took, as a figure of the group.
-attached()
-{
-	local subject=$1 n=$2 from us
-	shift 2
-	from=${EPOCHREALTIME/[!0-9]/}
-	"$@" || die "$*"
-	us=$((${EPOCHREALTIME/[!0-9]/} - from))
-	echo "$subject $n $us"
-}
-
 # attach_all SUBJECT: device 0 is there first, and not counted.
 attach_all()
 {
-	local i
+	local i us
 	"attach_$1" 0 || die "no device 0"
 	for ((i = 1; i <= devices; i++)); do
-		attached "$1" "$i" "attach_$1" "$i"
+		us=$(timed "attach_$1" "$i") || die "no device $i"
+		echo "$1 $i $us"
 	done
 }
 

@@ -55,6 +55,12 @@ static void lru_insert(struct cow_table *before, struct cow_table *t)
 	before->lru_prev = t;
 }
 
+static void make_youngest(struct cow_table *t)
+{
+	lru_remove(t);
+	lru_insert(&t->chain->cache.lru, t);
+}
+
 /* --- The hash ------------------------------------------------------------- */
 
 static struct cow_table **hash_chain(struct cow_cache *c,
@@ -348,8 +354,6 @@ static struct cow_table *table_take(struct cow_image *img,
 	t->expected = false;
 	t->hash_next = *hash;
 	*hash = t;
-	lru_remove(t);
-	lru_insert(&c->lru, t);
 	return t;
 }
 
@@ -417,8 +421,7 @@ static int table_get(struct cow_image *img, uint32_t file, uint64_t offset,
 		ret = pin(chain, t);
 	if (ret)
 		return ret;
-	lru_remove(t);
-	lru_insert(&chain->cache.lru, t);
+	make_youngest(t);
 	t->expected = false;
 	if (is_new)
 		forgive(t);
@@ -456,6 +459,7 @@ void cow_table_expect(struct cow_image *img, uint32_t file, uint64_t offset,
 	t = table_take(img, img->files[file], offset, length);
 	if (!t)
 		return;
+	make_youngest(t);
 	t->expected = true;
 	start_read(t);
 }

@@ -115,6 +115,9 @@ struct qcow2_header {
  */
 int qcow2_header_decode(const uint8_t *buf, size_t len,
 			struct qcow2_header *h, char *why);
+/* Offsets and bytes; neither ends behind 2^64. */
+bool qcow2_areas_overlap(uint64_t a, uint64_t a_bytes, uint64_t b,
+			 uint64_t b_bytes);
 /* Encode into buf, a cluster of zeroes.  -ENAMETOOLONG: names do not fit. */
 int qcow2_header_encode(const struct qcow2_header *h, uint8_t *buf);
 

@@ -303,8 +303,8 @@ static int check_place(const struct qcow2_header *h, uint64_t offset,
 	return 0;
 }
 
-static bool areas_overlap(uint64_t a, uint64_t a_bytes, uint64_t b,
-			  uint64_t b_bytes)
+bool qcow2_areas_overlap(uint64_t a, uint64_t a_bytes, uint64_t b,
+			 uint64_t b_bytes)
 {
 	return a < b + b_bytes && b < a + a_bytes;
 }
@@ -344,8 +344,8 @@ static int check_places(const struct qcow2_header *h, char *why)
 		ret = check_l1(h, why);
 	if (ret)
 		return ret;
-	if (areas_overlap(h->reftable_offset, bytes, h->l1_offset,
-			  h->l1_size * 8ull))
+	if (qcow2_areas_overlap(h->reftable_offset, bytes, h->l1_offset,
+				h->l1_size * 8ull))
 		return refuse(why, -EINVAL,
 			"has its L1 table at offset %llu, within its refcount table",
 			(unsigned long long)h->l1_offset);

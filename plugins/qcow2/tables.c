@@ -56,8 +56,9 @@ static const char *l1_fault(const struct qcow2 *d, uint64_t entry)
 	if (!fault && offset &&
 	    !num_run_in(offset, d->g.cluster_size, d->file_size))
 		fault = "points past the end of the file";
-	if (!fault && offset && offset < d->h.l1_offset + d->l1_bytes &&
-	    offset + d->g.cluster_size > d->h.l1_offset)
+	if (!fault && offset &&
+	    qcow2_areas_overlap(offset, d->g.cluster_size, d->h.l1_offset,
+				d->l1_bytes))
 		fault = "points into the L1 table";
 	return fault;
 }
