@@ -7,20 +7,11 @@
 . "$(dirname "$0")/lib.sh"
 # shellcheck source=tests/vm/systemd-lib.sh
 . "$(dirname "$0")/../vm/systemd-lib.sh"
+# shellcheck source=tests/until.sh
+. "$(dirname "$0")/../until.sh"
 
 status_of() { inside cowctl status --json mydev 2>/dev/null | of_json "$1"; }
 written() { local n; read -r n 2>/dev/null </run/written; echo "${n:-0}"; }
-
-# until_true SECONDS COMMAND...
-until_true()
-{
-	local end=$((SECONDS + $1))
-	shift
-	until "$@"; do
-		[ "$SECONDS" -lt "$end" ] || return 1
-		sleep 0.2
-	done
-}
 
 writes_past() { [ "$(written)" -gt "$1" ]; }
 served_by_another() { [ "$(status_of state)" = running ] && [ "$(status_of worker)" != "$1" ]; }

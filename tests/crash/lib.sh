@@ -2,6 +2,8 @@
 # shellcheck shell=bash
 # What the scripts of tests/crash and tests/errors share.  They run as root in
 # a test machine (tests/vm/run SCRIPT), with cowd and its tools in PATH.
+# shellcheck source=tests/until.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../until.sh"
 set -euo pipefail
 
 me=${0##*/}

@@ -194,6 +194,13 @@ take_all()
 	done
 }
 
+# Once a second they are tried again: for that moment none of them is counted.
+waiting() { [ "$(counter no_space)" = "$1" ]; }
+some_wait() { ! waiting 0; }
+cowctl_tells() { grep -q "$1 writes wait for space" < <(cowctl status x); }
+asked_anew() { [ "$(counter faults)" != "$1" ]; }
+found_dead() { grep -q dead < <(cowctl list); }
+
 # Told to wait, writes come to an end when there is room, and not before.
 test_wait()
 {
@@ -207,12 +214,8 @@ test_wait()
 			oflag=direct"$([ $i != 3 ] || echo ,dsync)" 2>"wait.$i" &
 		pids+=" $!"
 	done
-	for i in $(seq 100); do
-		[ "$(counter no_space)" != 4 ] || break
-		sleep 0.1
-	done
-	[ "$(counter no_space)" = 4 ] || die "writes do not wait for space: $(cat wait.*) $(dmsetup status x)"
-	grep -q '4 writes wait for space' < <(cowctl status x) || die "cowctl does not say so"
+	until_true 20 waiting 4 || die "writes do not wait for space: $(cat wait.*) $(dmsetup status x)"
+	until_true 20 cowctl_tells 4 || die "cowctl does not say so: $(cowctl status x)"
 	# Reads and flushes go on beside them, and so does a suspend that does not flush.
 	dd if="$dev" of=/dev/null bs=1M count=4 iflag=direct status=none || die "reads fail while writes wait"
 	sync "$dev" || die "a flush fails while writes wait"
@@ -235,10 +238,7 @@ test_wait()
 	take_all
 	at=$((at - 40))
 	dd if="$store/base" of="$dev" bs=64k count=1 skip=$at seek=$at oflag=direct status=none 2>wait.4 &
-	for i in $(seq 100); do
-		[ "$(counter no_space)" = 0 ] || break
-		sleep 0.1
-	done
+	until_true 20 some_wait || die "a write does not wait for space: $(cat wait.4)"
 	dmsetup message x 0 no_space fail
 	! wait $! || die "a write was done without space"
 	grep -q 'No space' wait.4 || die "it failed by another error: $(cat wait.4)"
@@ -248,28 +248,17 @@ test_wait()
 # asked for anew, block by block.
 test_wait_daemon()
 {
-	local at=$((disk_mib - 10)) faults i
+	local at=$((disk_mib - 10)) faults
 
 	dmsetup message x 0 no_space wait
 	dd if="$store/base" of="$dev" bs=1M count=1 skip=$at seek=$at oflag=direct,dsync status=none 2>wait.5 &
-	for i in $(seq 100); do
-		[ "$(counter no_space)" = 0 ] || break
-		sleep 0.1
-	done
-	[ "$(counter no_space)" != 0 ] || die "a write of 1 MiB does not wait for space: $(cat wait.5)"
+	until_true 20 some_wait || die "a write of 1 MiB does not wait for space: $(cat wait.5)"
 	faults=$(counter faults)
 	# shellcheck disable=SC2046 # numbers
 	kill -9 $(jq .pid,.worker /run/cowd/x.json)
-	for i in $(seq 100); do
-		cowctl list | grep -q dead && break
-		sleep 0.1
-	done
+	until_true 20 found_dead || die "cowctl list does not say that cowd is dead"
 	cowd --recover x || die "--recover on a full file system"
-	for i in $(seq 100); do
-		[ "$(counter faults)" = "$faults" ] || break
-		sleep 0.1
-	done
-	[ "$(counter faults)" != "$faults" ] || die "nothing is asked for anew"
+	until_true 20 asked_anew "$faults" || die "nothing is asked for anew"
 	[ "$(jobs -r | wc -l)" = 1 ] || die "it ended without space: $(cat wait.5)"
 	rm "$store/mnt/filler"
 	sync -f "$store/mnt"

@@ -3,6 +3,8 @@
 # What the scripts of this folder share.  They run in dom0 of a real Xen host:
 #	tests/vm/run --kernel xen tests/xen/guests.sh
 # Guests boot the machine's own kernel with a file system in memory, whose /job is theirs.
+# shellcheck source=tests/until.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../until.sh"
 set -u
 
 work=$(mktemp -d "${SCRATCH:-/tmp}/xen-test.XXXXXX")
@@ -58,17 +60,6 @@ die()
 ok() { echo "ok $SECONDS s: $*"; }
 
 sum() { sha256sum <"$1"; }
-
-# until_true SECONDS COMMAND...: often costs more than what is waited for, emulated.
-until_true()
-{
-	local end=$((SECONDS + $1))
-	shift
-	until "$@" >/dev/null 2>&1; do
-		[ "$SECONDS" -lt "$end" ] || return 1
-		sleep 0.5
-	done
-}
 
 # A file system made from real files, with their sums: golden FILE MIB
 golden()
