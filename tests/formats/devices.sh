@@ -3,6 +3,8 @@
 # Images on block devices, as root, in the test machine or on a host that has loop devices: what
 # is on a device is overwritten when that is asked for, and not when it is mounted or too small;
 # and an image that is on one is written.
+# shellcheck source=tests/until.sh
+. "$(dirname "$0")/../until.sh"
 set -u
 [ "$(id -u)" = 0 ] || { echo "devices.sh: SKIP: needs root"; exit 77; }
 [ -e /dev/loop-control ] || modprobe loop || { echo "devices.sh: SKIP: there are no loop devices"; exit 77; }
@@ -27,6 +29,7 @@ cleanup()
 }
 trap cleanup EXIT
 
+has_open() { find "/proc/$1/fd" -lname "$2" | grep -q .; }
 fail() { echo "FAIL: $*" >&2; failed=1; }
 
 # device NAME SIZE: $dev is a block device of SIZE with old bytes on it.
@@ -71,8 +74,11 @@ echo "ok: to and from a device"
 truncate -s 4t huge
 huge=$(losetup --show -f huge) || exit 1
 loops+=("$huge")
-timeout -s TERM 0.3 cowimg convert --force -f raw -O raw disk.raw "$huge" 2>err
-[ $? = 124 ] || fail "went on after a signal: $(cat err)"
+cowimg convert --force -f raw -O raw disk.raw "$huge" 2>err &
+until_true 60 has_open $! "$huge" || fail "does not open the device: $(cat err)"
+sleep 0.3
+kill -TERM $! || fail "the device was zeroes before the signal came"
+wait $! && fail "went on after a signal: $(cat err)"
 [ "$(cat err)" = "cowimg: $huge: was not made: stopped by signal 15" ] || fail "stopped, it says: $(cat err)"
 echo "ok: stopped while a device gets its zeroes"
 if command -v script >/dev/null; then
