@@ -82,9 +82,12 @@ wait $! && fail "went on after a signal: $(cat err)"
 [ "$(cat err)" = "cowimg: $huge: was not made: stopped by signal 15" ] || fail "stopped, it says: $(cat err)"
 echo "ok: stopped while a device gets its zeroes"
 if command -v script >/dev/null; then
-	script -qec "timeout --foreground -s TERM 1 cowimg convert --force -f raw -O raw disk.raw $huge" /dev/null |
-		tr '\r' '\n' >out
-	grep -qE '\] +[0-9]+%  [0-9.]+ [KMGT]?i?B/s of zeroes' out || fail "no bar for the zeroes: $(cat out)"
+	script -qefc "exec cowimg convert --force -f raw -O raw disk.raw $huge" terminal >/dev/null &
+	until_true 60 grep -qE '\] +[0-9]+%  [0-9.]+ [KMGT]?i?B/s of zeroes' terminal ||
+		fail "no bar for the zeroes: $(cat terminal)"
+	pkill -TERM -P $! || fail "the device was zeroes before the signal came"
+	wait $!
+	tr '\r' '\n' <terminal >out
 	grep -q "^cowimg: $huge: was not made" out || fail "the sentence is not on a line of its own: $(cat out)"
 	echo "ok: a bar meanwhile"
 fi
