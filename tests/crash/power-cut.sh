@@ -190,7 +190,7 @@ make_fs()
 	: >initial
 	dm_create logged 0 $((size / 512)) log-writes /dev/ram0 /dev/ram1
 	if [ "$storage" = xfs ]; then
-		mkfs.xfs -q -K -m reflink=0 /dev/mapper/logged
+		mkfs.xfs -q -f -K -m reflink=0 /dev/mapper/logged
 	else
 		mkfs.ext4 -q -E nodiscard,lazy_itable_init=0,lazy_journal_init=0 /dev/mapper/logged
 	fi
