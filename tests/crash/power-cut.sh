@@ -8,7 +8,7 @@
 #		  ext4	... a file of an ext4 there (xfs: the same)
 #	--load raw	stamped writes to the cowd device
 #	       file	... to a file of an ext4 on the cowd device
-#	       fio	fio on the cowd device, some jobs one after the other
+#	       fio	fio on the cowd device, each job one flush, or writes with FUA
 #	--format NAME	of the overlay, default dscow
 #	--seed N --ops N --threads N --block BYTES --seconds S
 #	--points N	so many points by chance; 0 is all of them
@@ -79,13 +79,9 @@ check_file()
 
 check_fio()
 {
-	local job
-
-	compared=0
-	for ((job = 1; job <= $1; job++)); do
-		fio_job "$job" /dev/mapper/cut --verify_only >out 2>&1 || return 1
-		compared=$((compared + FIO_SECTORS))
-	done
+	compared=$(($1 * FIO_KIB * 2))
+	fio_jobs "$1" /dev/mapper/cut verify_only >jobs
+	[ "$1" = 0 ] || fio --output=fio.out jobs >out 2>&1
 }
 
 by_device()
@@ -127,18 +123,22 @@ check_loop()
 	done
 }
 
-# fio's blocks carry their place and their job's number, and a checksum.
-FIO_SECTORS=4096
-fio_job()
+# fio's blocks carry their place and their job's number, and a checksum.  A job is what
+# lies between two flushes, or, each second one, writes that are durable by themselves.
+FIO_KIB=72	# of a job: most blocks of 64 KiB are of two
+
+# fio_jobs COUNT DEVICE OPTION [COMMAND]: COMMANDn is run after job n
+fio_jobs()
 {
-	local job=$1 device=$2
-	shift 2
-	fio --name="job$job" --filename="$device" --direct=1 --rw=randwrite --bs=4k \
-		--ioengine=libaio --iodepth=8 --offset="$(((job - 1) * 2))m" --size=2m \
-		--randseed="$((seed * 100 + job))" --verify=crc32c --verify_pattern="%o" \
-		--verify_fatal=1 --do_verify="$([ $# -gt 0 ] && echo 1 || echo 0)" \
-		"$(if [ $((job % 2)) = 0 ]; then echo --sync=dsync; else echo --fsync=32; fi)" \
-		--end_fsync=1 --output-format=terse "$@"
+	local job
+
+	printf '%s\n' '[global]' filename="$2" direct=1 rw=randwrite bs=4k size=${FIO_KIB}k ioengine=libaio \
+		iodepth=8 verify=crc32c verify_pattern=%o verify_fatal=1 thread stonewall "$3"
+	for ((job = 1; job <= $1; job++)); do
+		printf '%s\n' "[job$job]" offset=$(((job - 1) * FIO_KIB))k randseed=$((seed * 1000 + job)) \
+			"$(if [ $((job % 2)) = 0 ]; then echo sync=dsync; else echo end_fsync=1; fi)" \
+			"${4:+exec_postrun=$4$job}"
+	done
 }
 
 if [ "$check" ]; then
@@ -237,13 +237,9 @@ load_file()
 
 load_fio()
 {
-	local job
-
 	dmsetup message logged 0 mark m0
-	for ((job = 1; job <= 6; job++)); do
-		fio_job "$job" /dev/mapper/load >fio.out 2>&1 || { cat fio.out; die "fio job $job"; }
-		dmsetup message logged 0 mark "m$job"
-	done
+	fio_jobs $((disk_mib * 1024 / FIO_KIB)) /dev/mapper/load do_verify=0 "dmsetup message logged 0 mark m" >jobs
+	fio jobs >fio.out 2>&1 || { cat fio.out; die "fio failed"; }
 }
 
 run_load()
