@@ -127,13 +127,13 @@ check_loop()
 # lies between two flushes, or, each second one, writes that are durable by themselves.
 FIO_KIB=72	# of a job: most blocks of 64 KiB are of two
 
-# fio_jobs COUNT DEVICE OPTION [COMMAND]: COMMANDn is run after job n
+# fio_jobs COUNT DEVICE OPTIONS [COMMAND]: COMMANDn is run after job n
 fio_jobs()
 {
 	local job
 
 	printf '%s\n' '[global]' filename="$2" direct=1 rw=randwrite bs=4k size=${FIO_KIB}k ioengine=libaio \
-		iodepth=8 verify=crc32c verify_pattern=%o verify_fatal=1 thread stonewall "$3"
+		iodepth=8 verify=crc32c verify_pattern=%o verify_fatal=1 thread "$3"
 	for ((job = 1; job <= $1; job++)); do
 		printf '%s\n' "[job$job]" offset=$(((job - 1) * FIO_KIB))k randseed=$((seed * 1000 + job)) \
 			"$(if [ $((job % 2)) = 0 ]; then echo sync=dsync; else echo end_fsync=1; fi)" \
@@ -238,7 +238,7 @@ load_file()
 load_fio()
 {
 	dmsetup message logged 0 mark m0
-	fio_jobs $((disk_mib * 1024 / FIO_KIB)) /dev/mapper/load do_verify=0 "dmsetup message logged 0 mark m" >jobs
+	fio_jobs $((disk_mib * 1024 / FIO_KIB)) /dev/mapper/load $'do_verify=0\nstonewall' "dmsetup message logged 0 mark m" >jobs
 	fio jobs >fio.out 2>&1 || { cat fio.out; die "fio failed"; }
 }
 
