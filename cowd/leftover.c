@@ -184,7 +184,7 @@ int leftover_remove(const char *name, bool force, bool *recover)
 	if (fd == -EBUSY)
 		return say(EXIT_FAILED, "%s: its cowd lives, but does not listen; is it starting or ending?",
 			   name);
-	if (fd == -ENOENT && dmu_device_info(name, &info))
+	if (fd == -ENOENT && dmu_device_info(name, &info) == -ENXIO)
 		return say(EXIT_NO_DEVICE, "%s: no cowd serves a device of that name",
 			   name);
 	if (fd < 0 && fd != -ENOENT)

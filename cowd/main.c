@@ -54,6 +54,7 @@ static void log_to_syslog(enum cowd_level level, const char *text)
 
 /* ---- background --------------------------------------------------------- */
 
+/* Not by libsystemd: it and the five libraries that it wants would be locked in memory as well. */
 static void notify_systemd(void)
 {
 	const char *path = getenv("NOTIFY_SOCKET");

@@ -24,7 +24,7 @@
 #define MAX_EVENTS	6000
 #define MAX_REPLIES	20000
 #define MAX_REQUESTS	512
-#define NR_BLOCKS	1000
+#define NR_BLOCKS	6000
 
 /* ---- memory ------------------------------------------------------------- */
 
@@ -587,10 +587,10 @@ static void width_is_learnt_and_forgotten(void **state)
 	kernel.error = E2BIG;
 	kernel.times = 1000;
 	ask_in_turn(*state, 200);
-	/* 1000, 512, 256 and 128 once, and 128 again three times. */
-	assert_int_equal(1000 - kernel.times, 7);
+	/* 6000, 4096, 2048, 1024, 512, 256 and 128 once, and 128 again three times. */
+	assert_int_equal(1000 - kernel.times, 10);
 	kernel.more_than = NR_BLOCKS;
-	ask_in_turn(*state, 400);
+	ask_in_turn(*state, 600);
 	assert_int_equal(kernel.replies[0].count, NR_BLOCKS);
 }
 
@@ -1239,13 +1239,15 @@ static void wait_for_room(struct cowd_serve *serve, unsigned int count, int roun
 /* However many questions wait for room, they wait. */
 static void thousands_wait_for_room(void **state)
 {
-	int i;
+	unsigned int i;
 
 	wait_for_room(*state, 5500, 1000);
 	kernel.times = 0;
 	work_out(*state);
-	for (i = 0; i < (int)kernel.nr_replies; i++)
+	for (i = 0; i < kernel.nr_replies; i++)
 		assert_int_not_equal(kernel.replies[i].type, DMU_RE_FAIL);
+	for (i = 1; i <= 5500; i++)
+		assert_true(replied_about(i));
 }
 
 /* Nor is memory wanted for that, when it may be what is short, for as many as are usual. */

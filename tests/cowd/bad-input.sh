@@ -29,6 +29,7 @@ END
 
 modprobe loop || die "no loop devices"
 file base.img 5000192
+cp -p base.img kept.img
 overlay()
 {
 	rm -f a.dscow
@@ -56,13 +57,19 @@ mv base.img gone.img
 refused "missing base" base.img -p dscow mydev a.dscow
 mv gone.img base.img
 
-cp base.img kept.img
 truncate -s 4000000 base.img
-refused "base that shrank" base.img -p dscow mydev a.dscow
-cp kept.img base.img
-printf x | dd of=base.img bs=1 seek=1000 conv=notrunc status=none
-refused "base that changed" base.img -p dscow mydev a.dscow
-cp kept.img base.img
+touch -r kept.img base.img
+refused "base that shrank" "its base $work/base.img is not what it was when the overlay was made: it shrank" -p dscow mydev a.dscow
+cp -p kept.img base.img
+poke base.img 1000 '\377\376'
+touch -r kept.img base.img
+refused "base that changed" "base.img is not what it was when the overlay was made: its contents are others" -p dscow mydev a.dscow
+cp -p kept.img base.img
+touch base.img
+refused "base that was written" "base.img is not what it was when the overlay was made: it was written since" -p dscow mydev a.dscow
+touch -r kept.img base.img
+cowd -p dscow mydev a.dscow || fail "the base as it was is refused"
+cowctl stop mydev
 overlay
 
 poke a.dscow 0 XXXX

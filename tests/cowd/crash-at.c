@@ -167,6 +167,20 @@ int ftruncate(int fd, off_t len)
 	return real(fd, len);
 }
 
+int fallocate(int fd, int mode, off_t offset, off_t len)
+{
+	REAL(int, fallocate, int, int, off_t, off_t);
+	step("fallocate");
+	return real(fd, mode, offset, len);
+}
+
+int fallocate64(int fd, int mode, off64_t offset, off64_t len)
+{
+	REAL(int, fallocate64, int, int, off64_t, off64_t);
+	step("fallocate");
+	return real(fd, mode, offset, len);
+}
+
 int fsync(int fd)
 {
 	REAL(int, fsync, int);

@@ -27,30 +27,36 @@ put()
 
 added_is_right()
 {
-	truncate -s $((size - first)) added
 	dd if="$1" bs=4k skip=$((first / 4096)) iflag=direct status=none | cmp - added ||
 		fail "$2: what has come reads wrong"
 }
 
-# larger BYTES: one way for a file, another for a device.
-file_larger() { truncate -s "$1" raw.img; }
+# fill IMAGE OLD: what is new in it is random, and added.
+fill()
+{
+	file new $((size - $2))
+	dd if=new of="$1" bs=4k seek=$(($2 / 4096)) oflag=direct conv=notrunc status=none || fail "$1 is not larger"
+	cat new >>added
+}
+
+# larger OLD: to $size; one way for a file, another for a device.
+file_larger() { fill raw.img "$1"; }
 device_larger()
 {
-	dmsetup load disk --table "0 $(($1 / 512)) linear /dev/ram0 0"
+	fill /dev/ram0 "$1"
+	dmsetup load disk --table "0 $((size / 512)) linear /dev/ram0 0"
 	dmsetup suspend --noflush disk
 	dmsetup resume disk
 }
 
-# In the middle of a block, at its end, by a few blocks.
-step() { echo $((4096 * (1 + RANDOM % 40))); }
-
 grow_once()
 {
 	local old=$size out
-	size=$((size + $(step)))
+	# In the middle of a block, at its end, by a few blocks.
+	size=$((size + 4096 * (1 + RANDOM % 40)))
 	# Stale: the device's short last block is known to the kernel as it was.
 	timeout 60 dd if=/dev/mapper/mydev of=/dev/null bs=4k skip=$((old / 4096 - 1)) iflag=direct status=none
-	"$larger" "$size"
+	"$larger" "$old"
 	[ "$(size_now)" = "$old" ] || fail "grow $1: $(size_now) bytes before it was told"
 	out=$(timeout 200 cowctl grow mydev) || die "grow $1: cowctl grow"
 	[ "$out" = "mydev: $size bytes, before $old" ] || fail "grow $1: says: $out"
@@ -77,7 +83,7 @@ all_of()
 	done
 	cowctl grow mydev | grep -q "mydev: $size bytes, before $size" || fail "nothing to grow: does not say so"
 	load_stop
-	"$load" verify /dev/mapper/mydev state 2>err || fail "reads wrong: $(cat err)"
+	LOAD_GROWN=1 "$load" verify /dev/mapper/mydev state 2>err || fail "reads wrong: $(cat err)"
 	cowctl stop mydev || fail "cowctl stop"
 	added_is_right "$1" "in the image"
 	echo "ok $SECONDS s: $1 grown $times times, to $size bytes"

@@ -122,6 +122,16 @@ refused()
 	echo "ok $SECONDS s: $what: ${sentences[*]}"
 }
 
+# pause MS: starts no program, so that it is about as long as that.  (A number by chance is
+# the argument, as in $(...) it would not be one of the seed's.)
+exec {nothing_comes}<> <(:)
+pause()
+{
+	local s
+	printf -v s %d.%03d $(($1 / 1000)) $(($1 % 1000))
+	read -r -t "$s" -u "$nothing_comes"
+}
+
 # A file of random bytes: file PATH SIZE
 file()
 {
@@ -191,7 +201,7 @@ overlay()
 	rm -f base.* "$image" state
 	"$load" fill base.img "$2" || die "load fill"
 	truncate -s "$1M" base.img
-	filled=$2
+	filled=$2 base_size=$(($1 << 20))
 	make_overlay || die "the overlay cannot be made"
 }
 
@@ -217,6 +227,7 @@ check_overlay()
 base_is_kept()
 {
 	[ "$base" = base.img ] || cowimg convert --force -f "$plugin" -O raw "$base" base.img || return
+	[ "$(stat -c %s base.img)" = $base_size ] || return
 	"$load" verify base.img - "$filled"
 }
 

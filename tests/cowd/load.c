@@ -7,7 +7,8 @@
  *					A STATE that is there is gone on with
  *	load watch DEV MIB		reads a base that nothing was written to at
  *					random, past the page cache, until SIGTERM
- *	load verify DEV STATE		every sector holds what was written last
+ *	load verify DEV STATE		every sector holds what was written last, and DEV is
+ *					as large as it was, or with LOAD_GROWN larger
  *	load verify FILE - MIB		a base that nothing was written to
  *	load count STATE [reset]	what was done so far
  *
@@ -16,7 +17,8 @@
  * lower half is hot: threads read, verify and write it at random, all over each
  * other's blocks, but no two of them the same sectors.  In the upper half one
  * thread goes from block to block and writes to each for the first time.
- * Another one flushes.  LOAD_PACE=N makes it wait N times as long between two I/Os.
+ * Another one flushes.  LOAD_PACE=N makes it wait N times as long between two I/Os, and
+ * LOAD_FRESH=N between two first writes.
  * With LOAD_WARM each hot block is written to once before all that.  With LOAD_ZEROES
  * one more thread writes zeroes and discards among the hot ones, and whole blocks in
  * the last quarter of the lower half, which is its own.  What was discarded reads as
@@ -222,8 +224,9 @@ static void discard_some(struct worker *w, uint64_t sector, unsigned int count)
 	uint64_t range[2] = { sector * SECTOR, (uint64_t)count * SECTOR };
 	unsigned int i;
 
-	if (ioctl(w->fd, BLKDISCARD, range) && errno != EOPNOTSUPP) {
-		io_failed(w->st, "discard", sector);
+	if (ioctl(w->fd, BLKDISCARD, range)) {
+		if (errno != EOPNOTSUPP)
+			io_failed(w->st, "discard", sector);
 		return;
 	}
 	for (i = 0; i < count; i++)
@@ -241,7 +244,7 @@ static uint64_t next_random(struct worker *w)
 	return w->random;
 }
 
-static unsigned long pace = 1;
+static unsigned long pace = 1, fresh_pace = 1;
 
 static void pause_ns(uint64_t ns)
 {
@@ -312,7 +315,7 @@ static void *run_fresh(void *data)
 			   1 + (unsigned int)(next_random(w) % GROUP));
 		read_some(w, at, FRESH);
 		w->st->firsts++;
-		pause_ns(PACE_NS);
+		pause_ns(PACE_NS * fresh_pace);
 	}
 	return NULL;
 }
@@ -490,8 +493,12 @@ static int verify(const char *path, struct state *st)
 	ssize_t n;
 
 	st->errors = 0;
-	if (sectors_of(fd) != st->sectors)
-		fprintf(stderr, "load: %s: %" PRIu64 " sectors\n", path, sectors_of(fd));
+	if (sectors_of(fd) < st->sectors ||
+	    (sectors_of(fd) > st->sectors && !getenv("LOAD_GROWN"))) {
+		fprintf(stderr, "load: %s: %" PRIu64 " sectors, not %" PRIu64 "\n",
+			path, sectors_of(fd), st->sectors);
+		return 1;
+	}
 	for (sector = 0; sector < st->sectors; sector += (uint64_t)n / SECTOR) {
 		left = (st->sectors - sector) * SECTOR;	/* it may have grown */
 		n = pread(fd, buf, left < sizeof(buf) ? left : sizeof(buf),
@@ -516,7 +523,10 @@ static struct state *new_state(const char *path, uint64_t mib)
 	st->sectors = sectors;
 	st->filled = mib << 11;
 	close(fd);
-	return st;
+	if (st->sectors >= st->filled)
+		return st;
+	fprintf(stderr, "load: %s: %" PRIu64 " sectors, fewer than are filled\n", path, sectors);
+	exit(1);
 }
 
 static int watch(const char *dev, struct state *st)
@@ -548,6 +558,8 @@ int main(int argc, char **argv)
 
 	if (getenv("LOAD_PACE"))
 		pace = strtoul(getenv("LOAD_PACE"), NULL, 10);
+	if (getenv("LOAD_FRESH"))
+		fresh_pace = strtoul(getenv("LOAD_FRESH"), NULL, 10);
 	if (!strcmp(command, "fill") && argc == 4)
 		return fill(argv[2], strtoull(argv[3], NULL, 0));
 	if (!strcmp(command, "run") && argc == 6)

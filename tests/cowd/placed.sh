@@ -36,7 +36,13 @@ serve()
 serve linear /dev/ram0
 # It was one device from the start: the same file system lies on it.
 fsck.ext4 -fn /dev/ram0 >fsck.log 2>&1 || fail "linear is not linear"
+for disk in /dev/ram0 /dev/ram1; do
+	blkdiscard -f -z $disk || die "$disk is not empty"
+done
 serve striped /dev/ram0 /dev/ram1
+for disk in /dev/ram0 /dev/ram1; do
+	[ "$(tr -d '\0' <$disk | wc -c)" -gt 2000000 ] || fail "striped: $disk does not hold its half"
+done
 "$placed" wrong 2>err && fail "took a wrong command line"
 [ "$(wc -l <err)" = 1 ] || fail "wrong command line: $(cat err)"
 "$placed" wrong /dev/no-such 2>err && fail "took a missing device"

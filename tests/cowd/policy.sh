@@ -128,9 +128,11 @@ gone "features"
 echo "ok $SECONDS s: the policy in force"
 
 orphan --policy timeout=10
+began=$SECONDS
 ask_for_long 2 1
 waits "timeout=10"
 ended 1 "timeout=10"
+[ $((SECONDS - began)) -ge 8 ] || fail "timeout=10: it waited $((SECONDS - began)) s"
 ask_within 9 3 && fail "after the timeout: no error"
 within 60 cowd -p dscow mydev a.dscow || fail "served again after the timeout"
 ask_within 20 3 || fail "fails though it is served again"
@@ -210,10 +212,18 @@ gone "saved"
 cowd -p dscow mydev a.dscow || die cowd
 dd if=/dev/mapper/mydev bs=4k skip=300 count=1 status=none | cmp - new || fail "what was written while it was dead is lost"
 kill_cowd both
+file newer 4096
+within 20 dd if=newer of=/dev/mapper/mydev bs=4k seek=600 oflag=direct conv=notrunc status=none || fail "write while dead"
 mv a.dscow hidden.dscow
+within 60 cowctl stop mydev 2>/dev/null && fail "stopped without the image, with something to save"
 within 60 cowctl stop --force mydev || fail "cowctl stop --force"
 mv hidden.dscow a.dscow
 gone "forced"
+cowd -p dscow mydev a.dscow || die cowd
+dd if=/dev/mapper/mydev bs=4k skip=600 count=1 status=none | cmp -s - newer && fail "what --force drops is there"
+dd if=/dev/mapper/mydev bs=4k skip=600 count=1 status=none |
+	cmp - <(dd if=base.img bs=4k skip=600 count=1 status=none) || fail "block 600 is not the base's again"
+within 60 cowctl stop mydev || fail "cowctl stop"
 echo "ok $SECONDS s: leftovers"
 
 # An upgrade holds the policy, and is given up: that of the users is in force again.
@@ -233,11 +243,12 @@ gone "a policy that was held"
 echo "ok $SECONDS s: a policy that was held"
 
 memory() { awk '/^(Slab|Percpu|VmallocUsed):/ { n += $2 } END { print n }' /proc/meminfo; }
+whom=(pid both)
 one_round()
 {
 	cowd -p dscow mydev a.dscow || die "round $1: cowd"
 	ask $((RANDOM % 4000)) || fail "round $1: read"
-	kill_cowd "$([ $((RANDOM % 2)) = 0 ] && echo pid || echo both)"
+	kill_cowd "${whom[RANDOM % 2]}"
 	case $(($1 % 3)) in
 	0) within 60 cowctl stop mydev || die "round $1: cowctl stop" ;;
 	1) within 60 cowctl stop --force mydev || die "round $1: cowctl stop --force" ;;
@@ -248,8 +259,10 @@ one_round()
 	esac
 	nothing_left "round $1"
 }
-one_round 0
-one_round 1
+# What is cached at first is there after some.
+for n in $(seq 0 $((times < 20 ? 1 : 20))); do
+	one_round "$n"
+done
 memory_before=$(memory)
 for n in $(seq "$times"); do
 	one_round "$n"
@@ -257,5 +270,6 @@ for n in $(seq "$times"); do
 done
 memory_after=$(memory)
 echo "$times devices made, killed and removed; kernel memory $memory_before KiB before, $memory_after after"
-[ $((memory_after - memory_before)) -lt $((16384 + times * 8)) ] || fail "the kernel's memory grew"
+# Of few it tells nothing.
+[ "$times" -lt 500 ] || [ $((memory_after - memory_before)) -lt $((times * 4)) ] || fail "the kernel's memory grew"
 dscow_tool -k a.dscow || fail "the overlay's check says $?"

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
-# cowd dies, and is killed in either of its two processes, under a load: hits and
-# delegated copies go on, --recover serves the device again, nothing is lost.
+# cowd is killed in either of its two processes: reads, overwrites and delegated copies
+# go on, --recover serves the device again, nothing is lost.  (Under a load: kill-100.sh.)
 # shellcheck source=tests/cowd/lib.sh
 . "$(dirname "$0")/lib.sh"
 

@@ -36,7 +36,7 @@ watch=$!
 for n in $(seq "$times"); do
 	kill_cowd both
 	before=$(reads)
-	sleep "0.$((3 + RANDOM % 5))"
+	pause $((300 + RANDOM % 500))
 	[ "$(reads)" -gt "$before" ] || fail "kill $n: nothing was read while it was dead"
 	timeout 60 cowd --recover mydev || die "kill $n: --recover"
 	warm_again

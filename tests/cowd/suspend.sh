@@ -8,7 +8,7 @@
 arguments "$@"
 : "${times:=${long:+300}}" "${times:=20}"
 
-export LOAD_ZEROES=1
+export LOAD_ZEROES=1 LOAD_FRESH=4
 overlay 64 16
 cowd -p dscow mydev a.dscow || die "cowd"
 load_start
@@ -36,6 +36,7 @@ for n in $(seq "$times"); do
 	"$load" count state reset >/dev/null
 done
 load_stop
+[ "$(counted zeroes)" -gt 0 ] || fail "no zeroes were written"
 dmsetup status mydev
 all_is_well
 echo "$times times suspended and resumed, seed $seed"
