@@ -49,8 +49,11 @@ detach_nbd()
 
 stop_all()
 {
-	local i
-	for ((i = 0; i <= devices; i++)); do cowctl stop "b-many-$i" || note "b-many-$i stays"; done
+	local i stay=0
+	for ((i = 0; i <= devices; i++)); do
+		cowctl stop "b-many-$i" || { note "b-many-$i stays"; stay=1; }
+	done
+	return $stay
 }
 
 # private_of PID...: KiB of memory that only they have, and the share of what they do.
@@ -58,7 +61,9 @@ private_of()
 {
 	local pid
 	for pid; do cat "/proc/$pid/smaps_rollup"; done |
-		awk -v n=$# '/^Private_/ { own += $2 } /^Pss:/ { pss += $2 } END {
+		awk -v n=$# '/^Private_/ { own += $2 } /^Pss:/ { pss += $2; seen++ } END {
+			if (seen < n)
+				exit 1
 			printf "%d KiB of its own, %d KiB with its share of what is common", own / n, pss / n }'
 }
 
@@ -91,7 +96,7 @@ overlay_qemu_nbd() { qemu-img create -q -f qcow2 -b "$work/fs/golden" -F raw "fs
 
 group_many()
 {
-	local i pids=() free
+	local i pids=() free own us
 	golden
 	modprobe loop max_loop=0 2>/dev/null
 	echo 1048576 >/proc/sys/fs/aio-max-nr	# qemu-nbd takes 1024 of 65536
@@ -100,10 +105,12 @@ group_many()
 	measured cowd
 	# shellcheck disable=SC2207,SC2046 # numbers
 	for ((i = 1; i <= devices; i++)); do pids+=($(processes_of "b-many-$i")); done
-	fact "a process of cowd, of ${#pids[@]}" "$(private_of "${pids[@]}")"
+	own=$(private_of "${pids[@]}") || die "a process of cowd is gone"
+	fact "a process of cowd, of ${#pids[@]}" "$own"
 	fact "memory taken for each device" "$(((free - $(awk '/^MemAvailable/ { print $2 }' /proc/meminfo)) / devices)) KiB"
 	all_loaded
-	fact "stopping each device" "$(($(in_memory timed stop_all) / (devices + 1))) us"
+	us=$(in_memory timed stop_all) || die "a device stays"
+	fact "stopping each device" "$((us / (devices + 1))) us"
 	clear_away
 	nbd_prepare || die "no nbd"
 	golden
@@ -111,5 +118,6 @@ group_many()
 	measured qemu_nbd
 	pids=()
 	for ((i = 1; i <= devices; i++)); do pids+=("$(cat "fs/many/$i.pid")"); done
-	fact "a process of qemu-nbd" "$(private_of "${pids[@]}")"
+	own=$(private_of "${pids[@]}") || die "a process of qemu-nbd is gone"
+	fact "a process of qemu-nbd" "$own"
 }

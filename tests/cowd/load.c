@@ -49,6 +49,7 @@
 #define WIDE		2048u	/* sectors: the most that are discarded at once */
 #define PACE_NS		(15 * 1000 * 1000)
 #define HOT_NS		(4 * 1000 * 1000)	/* the machine has more to do */
+#define STALL_US	(120 * 1000000ULL)	/* of an I/O; the kernel reports no task that waits for one */
 #define NS_PER_S	1000000000ULL
 #define MAGIC		0x6c6f61642d636f77ULL
 
@@ -159,6 +160,10 @@ static void note_time(struct state *st, uint64_t began)
 	uint64_t took = now_us() - began;
 	uint64_t slowest = st->slowest_us;
 
+	if (took > STALL_US) {
+		st->errors++;
+		fprintf(stderr, "load: an I/O took %" PRIu64 " s\n", took / 1000000);
+	}
 	while (took > slowest &&
 	       !atomic_compare_exchange_weak(&st->slowest_us, &slowest, took))
 		;

@@ -75,7 +75,7 @@ locked()
 
 # What a healthy kernel does not say.
 TROUBLE='WARNING: |BUG: |kernel BUG at|Oops: |general protection fault|Kernel panic|'
-TROUBLE+='blocked for more than|detected stall|self-detected stall|soft lockup|hard LOCKUP|'
+TROUBLE+='BUG [a-z0-9_-]+ .*(overwritten|corrupt|freed|Invalid)|detected (expedited )?stall|blocked for more than|self-detected stall|soft lockup|hard LOCKUP|'
 TROUBLE+='INFO: possible|INFO: suspicious|INFO: trying to register non-static key|'
 TROUBLE+='possible (circular|recursive|irq lock)|inconsistent lock state|suspicious RCU|'
 TROUBLE+='KASAN: |UBSAN: |KCSAN: |ODEBUG: |DEBUG_LOCKS_WARN_ON|refcount_t: |'
