@@ -95,7 +95,7 @@ host_runs()
 	local before
 	before=$(written)
 	systemd_starts wanted.target
-	until_true 300 writes_past "$before" || die "nothing is written: $(inside systemctl --failed; cat /run/*.log; systemd_said | tail -n 40)"
+	until_true 900 writes_past "$before" || die "nothing is written: $(inside systemctl --failed; cat /run/*.log; systemd_said | tail -n 40)"
 }
 
 # host_ends WHAT MOUNTED: everything in its order; that is mounted when cowd has ended.
@@ -146,8 +146,8 @@ for who in worker pid both; do
 	*) inside kill -9 "$(status_of $who)" ;;
 	esac
 	at=$(written)
-	until_true 300 served_by_another "$worker" || die "killed $who: nobody serves again: $(cat /run/cowd.log)"
-	until_true 300 writes_past $((at + 3)) || die "killed $who: nothing is written"
+	until_true 900 served_by_another "$worker" || die "killed $who: nobody serves again: $(cat /run/cowd.log)"
+	until_true 900 writes_past $((at + 3)) || die "killed $who: nothing is written"
 	echo "ok $SECONDS s: killed $who, served again"
 done
 [ "$(inside systemctl show -P InvocationID mnt-guest.mount writer.service)" = "$lives" ] ||

@@ -24,7 +24,7 @@ systemd_starts()
 	rm -rf /run/systemd /run/udev
 	# Its 90 s for a device are not enough with KASAN.
 	mkdir -p /run/systemd/system.conf.d
-	printf '[Manager]\nDefaultDeviceTimeoutSec=300s\n' >/run/systemd/system.conf.d/slow.conf
+	printf '[Manager]\nDefaultDeviceTimeoutSec=900s\n' >/run/systemd/system.conf.d/slow.conf
 	unit "$1.d/udev.conf" <<-'END'
 	[Unit]
 	Wants=systemd-udevd.service systemd-udev-trigger.service
