@@ -74,18 +74,21 @@ check()
 	local name=$1
 	shift
 	NR=$((NR + 1))
+	# Until it has succeeded: an error in an expression in it ends this as well.
+	FAILED=$((FAILED + 1))
 	if "$@" >check.log 2>&1; then
+		FAILED=$((FAILED - 1))
 		echo "ok $NR - $name"
 	else
 		echo "not ok $NR - $name: $*"
 		sed 's/^/#	/' check.log
-		FAILED=$((FAILED + 1))
 	fi
 }
 
 finish()
 {
 	echo "1..$NR"
+	[ "$FAILED" = 0 ] || echo "# $FAILED failed"
 	[ "$NR" -gt 0 ] && [ "$FAILED" = 0 ] || exit 1
 	trap - EXIT
 	rm -rf "$WORK"
