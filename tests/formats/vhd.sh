@@ -12,6 +12,9 @@ vhd() { python3 "$FORMATS_SRC/vhd.py" "$@"; }
 # What qemu makes of each image is the size that its footer tells.
 BY_FOOTER=vpc,force_size_calc=current_size
 
+# No damage; a repair gives back what space was lost.
+sound() { "$COWIMG" check -f vhd "$1"; set -- $?; [ "$1" = 0 ] || [ "$1" = 3 ]; }
+
 read_as() { "$IMAGE_IO" read vhd "$1" ours.raw && same_contents ours.raw "$2"; }
 
 # second_reads RAW IMAGE [PARENT...]: a second opinion, libvhdi's.
@@ -83,7 +86,8 @@ for size in 512 1000k 9m; do
 		check "by either rule" oracle_read vhd o.vhd $BY_FOOTER
 		next_seed
 		check "stops while writing" oracle_stop vhd o.vhd "$SEED" 40
-		check "the check finds no damage" "$COWIMG" check -f vhd -r o.vhd
+		check "the check finds no damage" sound o.vhd
+		check "is repaired" "$COWIMG" check -f vhd -r o.vhd
 		check "qemu reads it after the repair" oracle_read vhd o.vhd
 		"$IMAGE_IO" read vhd o.vhd our.raw
 		check "and so does libvhdi" second_reads our.raw o.vhd
@@ -132,7 +136,8 @@ for parent in raw dynamic fixed; do
 			"$COWIMG" create -f vhd -s "$block" -b "$name" -F "$format" c.vhd
 		check "written, by the specification" write_child c.vhd "$SEED"
 		check "stopped while it is written" stop_child c.vhd "$((SEED + 1))"
-		check "is checked" "$COWIMG" check -f vhd -r c.vhd
+		check "the check finds no damage" sound c.vhd
+		check "is repaired" "$COWIMG" check -f vhd -r c.vhd
 		check "the parent is as it was" cmp "$name" kept
 		touch -d @1700000000 c.vhd
 		check "grandchild" "$COWIMG" create -f vhd -b c.vhd -F vhd cc.vhd
@@ -341,12 +346,17 @@ not_multiplied()
 		[ "$(stat -c %s bad.vhd)" = "$size" ] && expect_refused vhd bad.vhd 'place of block 0' -w
 }
 check "a repair does not make many blocks of few" not_multiplied
+last_place()
+{
+	local n
+	for n in 0 1 2 3 4 5 6 7; do vhd get "$1" "bat[$n]"; done | grep -vx 4294967295 | sort -n | tail -n 1
+}
 # The same of a block that the end of the file cuts off: it is counted whole.
 cut_not_multiplied()
 {
 	local size n last
 	cp good.vhd bad.vhd
-	last=$(for n in 0 1 2 3 4 5 6 7; do vhd get bad.vhd "bat[$n]"; done | grep -vx 4294967295 | sort -n | tail -n 1)
+	last=$(last_place bad.vhd)
 	for n in 0 1 2 3 4 5 6 7; do vhd set bad.vhd "bat[$n]=$last" || return; done
 	size=$(stat -c %s bad.vhd)
 	truncate -s -5120 bad.vhd
@@ -355,18 +365,22 @@ cut_not_multiplied()
 		[ "$(stat -c %s bad.vhd)" -le "$size" ] && expect_refused vhd bad.vhd 'place of block 0' -w
 }
 check "nor of one that is cut off" cut_not_multiplied
-# Each begins in what the one before was made longer by: only the first was in the file.
+# Each begins in what the one before was made longer by: only the first was in the file, and
+# is made whole; the others are free then.
 chain_not_lengthened()
 {
 	local size n first block
 	cp good.vhd bad.vhd
-	block=$(($(vhd get bad.vhd block_size) / 512))
-	first=$(printf '%s\n' "$(vhd get bad.vhd 'bat[0]')" "$(vhd get bad.vhd 'bat[2]')" | sort -n | tail -n 1)
+	block=$(($(vhd get bad.vhd header.block_size) / 512))
+	first=$(last_place bad.vhd)
 	for n in 0 1 2 3 4 5 6 7; do vhd set bad.vhd "bat[$n]=$((first + n * block))" || return; done
 	size=$(stat -c %s bad.vhd)
 	truncate -s -5120 bad.vhd
 	limited "$COWIMG" check -f vhd -r bad.vhd
-	[ "$(stat -c %s bad.vhd)" -le "$size" ]
+	[ $? = 0 ] && [ "$(grep -c 'points past the end of the file' refused.out)" = 8 ] &&
+		[ "$(stat -c %s bad.vhd)" -le "$size" ] && [ "$(vhd get bad.vhd 'bat[0]')" = "$first" ] || return
+	for n in 1 2 3 4 5 6 7; do [ "$(vhd get bad.vhd "bat[$n]")" = 4294967295 ] || return; done
+	status_of 0 "$COWIMG" check -f vhd bad.vhd
 }
 check "nor makes the file longer and longer" chain_not_lengthened
 finish
