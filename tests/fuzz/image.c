@@ -30,6 +30,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static struct cow_plugins *plugins;
 static const char *format;
+static unsigned long inputs, opened;
 static char dir[] = "/dev/shm/fuzz-image.XXXXXX";
 static uint8_t buf[MAX_IO];
 
@@ -100,6 +101,11 @@ static void clean(void)
 	unlink("other");
 	if (!chdir("/"))
 		rmdir(dir);
+	/* The seeds are images: without the plugin nothing was tried. */
+	if (!inputs || opened)
+		return;
+	fprintf(stderr, "%s: none of %lu inputs could be opened\n", format, inputs);
+	_exit(1);
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
@@ -280,6 +286,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (!image)
 		fail("malloc");
+	inputs++;
 	memcpy(image, data, size);
 	for (i = 0; i < size; i++)
 		chance = chance * 31 + data[i];
@@ -289,13 +296,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	put_other();
 	cow_plugins_probe(plugins, "image", &plugin);
 	check(0, false);
-	chain = open_image(0);
+	/* Of dscow none is over this very base. */
+	chain = open_image(0) ?: open_image(COW_OPEN_ANY_BACKING);
 	if (chain) {
 		walk(chain, false, chance);
 		cow_chain_close(chain);
 	}
-	chain = open_image(COW_OPEN_WRITE);
+	chain = open_image(COW_OPEN_WRITE | COW_OPEN_ANY_BACKING);
 	if (chain) {
+		opened++;
 		walk(chain, true, chance);
 		cow_chain_close(chain);
 	}
