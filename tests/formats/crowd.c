@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
-* crowd FORMAT IMAGE STRIDE: a question each STRIDE bytes, all at once,
+ * crowd FORMAT IMAGE STRIDE: a question each STRIDE bytes, all at once,
  * with the smallest cache that there is. Each is answered, within a minute, or it fails.
  */
 #include <errno.h>
@@ -86,6 +86,8 @@ int main(int argc, char **argv)
 	if (cow_chain_open(&p, &chain))
 		return 1;
 	ask(chain, strtoull(argv[3], NULL, 10));
+	if (nr_left < 2)
+		return 2;	/* no crowd */
 	submit(chain);
 	if (wait_for_all(chain))
 		return 1;	/* what it waits for cannot be closed */

@@ -78,7 +78,7 @@ crowded_deep()
 		qimg create -u -f qcow2 -o cluster_size=512 -b $below -F $format deep.$i 64m || return
 		for ((at = 0; at < 64; at += 8)); do
 			echo "write -q $(((at << 20) + i * 512)) 512"
-		done | qemu-io -f qcow2 deep.$i >/dev/null
+		done | qemu-io -f qcow2 deep.$i >/dev/null || return
 		below=deep.$i format=qcow2
 	done
 	qimg create -u -f qcow2 -b $below -F qcow2 top 64m &&

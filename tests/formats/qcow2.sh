@@ -80,9 +80,9 @@ crowded()
 		qimg create -f qcow2 -o cluster_size=4k -b low -F qcow2 mid &&
 		qimg create -f qcow2 -b mid -F qcow2 top || return 1
 	for ((i = 0; i < 512; i++)); do echo "write -q $((i * 2048 + 16))k 4k"; done |
-		qemu-io -f qcow2 low >/dev/null
+		qemu-io -f qcow2 low >/dev/null || return
 	for ((i = 0; i < 512; i++)); do echo "write -q $((i * 2048))k 4k"; done |
-		qemu-io -f qcow2 mid >/dev/null
+		qemu-io -f qcow2 mid >/dev/null || return
 	"$BUILD/tests/formats/crowd" qcow2 top $((2 << 20))
 }
 
