@@ -17,18 +17,20 @@ disk=$shm/disk
 
 is_raw() { oracle_raw raw "$disk" theirs.raw && "$IMAGE_IO" read ram "$disk" ours.raw && same_contents ours.raw theirs.raw; }
 
-# An opener that waits, as a device does; then the command.
+# An opener that waits, as a device does; then the command, and it waits still.
 while_open()
 {
 	local pid status
 	"$IMAGE_IO" "$1" hold "$2" "$disk" >held &
 	pid=$!
 	while [ ! -s held ] && kill -0 $pid 2>/dev/null; do sleep 0.05; done
+	[ -s held ] || { echo "the opener has ended"; return 1; }
 	shift 2
 	"$@"
 	status=$?
 	kill $pid 2>/dev/null
 	wait $pid 2>/dev/null
+	[ $? = 143 ] || { echo "the opener did not wait"; status=1; }
 	rm -f held
 	return $status
 }
