@@ -153,6 +153,7 @@ check_overlay()
 	fi
 }
 
+overlays=0
 can_overlay() { [ -e "$(pkg-config --variable=plugindir cow-plugin)/$1.la" ]; }
 
 wl_say "$format by $by, $WL_SIZE MiB, seed $WL_SEED ${options[*]-}"
@@ -169,7 +170,10 @@ attach disk "$format" image
 wl_fsck
 wl_stop
 for over in dscow qcow2; do
-	! can_overlay "$over" || overlay "$over"
+	can_overlay "$over" || continue
+	overlay "$over"
+	overlays=$((overlays + 1))
 done
+[ "$overlays" -gt 0 ] || wl_die "no format is there that can be an overlay"
 ! losetup -a | grep -F "$WL_DIR" || wl_die "a loop device is left"
 wl_say "PASS $format"
