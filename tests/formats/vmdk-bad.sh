@@ -71,6 +71,7 @@ bad()
 	confined) refused "$names" "$says" "$IMAGE_IO" open -a "$PWD" vmdk bad.vmdk &&
 		refused "$names" "$says" "$IMAGE_IO" open -w -a "$PWD" vmdk bad.vmdk ;;
 	look) refused "$names" "$says" "$IMAGE_IO" open vmdk bad.vmdk ;;
+	*) echo "how is $how"; return 1 ;;
 	esac
 )
 
