@@ -857,6 +857,7 @@ int main(int argc, char **argv)
 	memset(t.blocks, 0, t.info.nr_blocks * sizeof(*t.blocks));
 	load((struct range){ 0, t.info.size });
 	compare((struct range){ 0, t.info.size }, "at last");
+	check_image();
 	detach();
 	cow_plugins_free(t.plugins);
 	free(t.blocks);
