@@ -539,6 +539,16 @@ static void busy_before_replay(void)
 	re_send(c, r);
 }
 
+/* Writes are where they belong; reads, of blocks that none writes now, see what is there. */
+static void storm_check(const struct io *io)
+{
+	if (io->op == IO_WRITE)
+		dev_check(a, io->sector, io->count, io->tag, io->sector);
+	else
+		check(!memcmp(io->buf, a->data + io->sector * SECTOR, io->count * SECTOR),
+		      "wrong data at %llu", (unsigned long long)io->sector);
+}
+
 /* Over and over under load: nothing is lost, nothing waits for ever. */
 static void attach_storm(void)
 {
@@ -549,7 +559,7 @@ static void attach_storm(void)
 	for (round = 0; round < 15; round++) {
 		for (i = 0; i < 20; i++)
 			io[i] = io_start(d, i & 1 ? IO_READ : IO_WRITE,
-					 (i + round) * BS + 1, 2, 9);
+					 (i + round) * BS + 1, 2, 10 + round);
 		for (i = 0; i < 5; i++) {
 			daemon_gone();
 			daemon_back(0);
@@ -558,8 +568,10 @@ static void attach_storm(void)
 		}
 		ev_want(c, DMU_EV_REPLAY_END, 0, 0, 0);
 		all_linear(0, 0, DMU_RE_WRITABLE);
-		for (i = 0; i < 20; i++)
+		for (i = 0; i < 20; i++) {
 			io_ok(io[i]);
+			storm_check(io[i]);
+		}
 		check_eq(disk_status(d, "waiting"), 0);
 		re_send(c, re_invalidate(1, 0, d->blocks));
 		while (ev_get(c).type != DMU_EV_INVALIDATED)
