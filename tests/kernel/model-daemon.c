@@ -478,7 +478,7 @@ static void commit(void)
 static void on_flush(uint64_t id)
 {
 	if (rng_chance(&rng, 3)) {
-		num.refused++;
+		__atomic_add_fetch(&num.refused, 1, __ATOMIC_RELEASE);
 		re_send(chan, re_flushed(id, ENOSPC == EIO ? EIO : EIO));
 		return;
 	}
@@ -726,4 +726,16 @@ void daemon_numbers(void)
 	printf("# daemons %lu, answers %lu, unasked %lu, copied %lu, commits %lu (%lu refused), invalidations %lu, moves %lu, crash checks %lu, too big %lu\n",
 	       num.lives, num.maps, num.preloads, num.copied, num.commits,
 	       num.refused, num.invals, num.moves, num.crashes, num.big);
+}
+
+unsigned long daemon_refused(void)
+{
+	return __atomic_load_n(&num.refused, __ATOMIC_ACQUIRE);
+}
+
+void daemon_worked(void)
+{
+	check(num.maps && num.copied && num.commits && num.crashes,
+	      "%lu answers, %lu copied, %lu commits, %lu crash checks",
+	      num.maps, num.copied, num.commits, num.crashes);
 }

@@ -195,10 +195,17 @@ static int submit(struct worker *w)
 	return err;
 }
 
-/* Only commits that the daemon refuses, on purpose, may fail something. */
+/*
+ * Only commits that the daemon refuses, on purpose, may fail something: each what waits
+ * for it, of each thread one operation at most.
+ */
 static void failed(struct worker *w, int err)
 {
-	if (err == EIO && (w->op == IO_FUA || w->op == IO_FLUSH))
+	static unsigned long forgiven;
+
+	if (err == EIO && (w->op == IO_FUA || w->op == IO_FLUSH) &&
+	    __atomic_add_fetch(&forgiven, 1, __ATOMIC_RELAXED) <=
+	    daemon_refused() * opt.threads)
 		return;
 	fail("operation %d on sectors %llu+%llu: %s", w->op,
 	     (unsigned long long)w->sector, (unsigned long long)w->count,

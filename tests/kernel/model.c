@@ -203,7 +203,9 @@ static void model(void)
 		err = io_sync(disk->fd, IO_FLUSH, 0, 0, NULL);
 	} while (err == EIO);	/* refused on purpose */
 	check(!err, "last flush: %s", strerror(err));
+	check(contents_ops(), "no operation was done");
 	restart();
+	daemon_worked();
 }
 
 static const struct option long_options[] = {

@@ -61,6 +61,8 @@ void daemon_kill(void);		/* wherever it stands */
 bool daemon_alive(void);
 void crash_check(void);		/* now, from the devices and the metadata */
 void daemon_numbers(void);
+unsigned long daemon_refused(void);	/* commits, on purpose, so far */
+void daemon_worked(void);	/* it was asked for all that it is there for */
 bool block_is_zero(uint64_t block);
 void daemon_lock(void);
 void daemon_unlock(void);
