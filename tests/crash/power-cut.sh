@@ -80,7 +80,7 @@ check_file()
 check_fio()
 {
 	compared=$(($1 * FIO_KIB * 2))
-	fio_jobs "$1" /dev/mapper/cut verify_only >jobs
+	fio_jobs "$1" /dev/mapper/cut verify_only >./jobs
 	[ "$1" = 0 ] || fio --output=fio.out jobs >out 2>&1
 }
 
@@ -238,7 +238,7 @@ load_file()
 load_fio()
 {
 	dmsetup message logged 0 mark m0
-	fio_jobs $((disk_mib * 1024 / FIO_KIB)) /dev/mapper/load $'do_verify=0\nstonewall' "dmsetup message logged 0 mark m" >jobs
+	fio_jobs $((disk_mib * 1024 / FIO_KIB)) /dev/mapper/load $'do_verify=0\nstonewall' "dmsetup message logged 0 mark m" >./jobs
 	fio jobs >fio.out 2>&1 || { cat fio.out; die "fio failed"; }
 }
 
