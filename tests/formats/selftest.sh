@@ -96,6 +96,8 @@ check "a change of the image is noticed" fails "was changed" changer
 check "a crash is noticed" fails "status 13[49]" crash
 check "leaks and damage are told apart" leaks
 check "a test that fails fails its script" script_fails "check no false; finish" "not ok 1"
+check "a test that an expression ends fails its script" script_fails 'check odd eval ": \$((/ 2))"
+finish' "1 failed"
 check "a script that ends early fails" script_fails "check yes true; exit 0"
 check "a script without a test fails" script_fails finish "1..0"
 finish
