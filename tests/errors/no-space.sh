@@ -55,22 +55,31 @@ setup()
 	dev=/dev/mapper/x
 }
 
-# The error of one write: NOSPC, EIO, or nothing.
+# The error of one write: NOSPC, EIO, another as dd says it, or nothing.
 error_of()
 {
-	dd if=/dev/zero of="$dev" oflag=direct status=none "$@" 2>&1 |
-		grep -o 'No space left on device\|Input/output error' | head -1 || :
+	local said
+
+	! said=$(dd if=/dev/zero of="$dev" oflag=direct status=none "$@" 2>&1) || return 0
+	grep -om 1 'No space left on device\|Input/output error' <<<"$said" || echo "other: $said"
 }
 
 # Nothing was committed yet: the place of the metadata has to be there even so.
 test_first_commit()
 {
+	local error
+
 	# All but one block, and then that as well: the block is root's, the bitmap is not.
 	dd if=/dev/zero of="$store/mnt/all" bs=64k status=none oflag=direct 2>/dev/null || :
 	dd if=/dev/zero of="$store/mnt/rest" bs=4k status=none oflag=direct 2>/dev/null || :
-	truncate -s -64k "$store/mnt/all"
-	say "$(df --output=avail -k "$store/mnt" | tail -1) KiB are left before the first commit"
-	[ -z "$(error_of bs=64k count=1 seek=$((disk_mib * 16 - 2)))" ] || say "not even a block is left"
+	# As little as one write takes.
+	error='No space left on device'
+	while [ "$error" = 'No space left on device' ] && [ -s "$store/mnt/all" ]; do
+		truncate -s -64k "$store/mnt/all"
+		say "$(df --output=avail -k "$store/mnt" | tail -1) KiB are left before the first commit"
+		error=$(error_of bs=64k count=1 seek=$((disk_mib * 16 - 2)))
+	done
+	[ -z "$error" ] || die "the first write fails: $error"
 	sync "$dev" || die "the first flush fails when the file system is full"
 	rm -f "$store/mnt/all" "$store/mnt/rest"
 	sync -f "$store/mnt"
@@ -122,10 +131,13 @@ given_up()
 	shift
 
 	for ((at = given_at; at < given_at + 4; at++)); do
-		blkdiscard -o ${at}M -l 1M "$@" "$dev" 2>err || {
+		if blkdiscard -o ${at}M -l 1M "$@" "$dev" 2>err; then
+			[ "${1:-}" != -z ] || cmp -i $((at << 20)):0 -n 1048576 "$dev" /dev/zero ||
+				die "$what succeeded, and MiB $at is not zero"
+		else
 			grep -q 'No space' err || die "$what on a full store: $(cat err)"
 			failed=$((failed + 1))
-		}
+		fi
 		dd if="$store/base" of="$dev" bs=4k count=1 skip=256 seek=256 oflag=direct conv=fsync \
 			status=none || die "a flush fails after $what on a full store"
 		same_or_zeroes $((at << 20)) 1048576 || die "MiB $at reads as neither the base nor zeroes after $what"
@@ -154,14 +166,17 @@ test_given_up()
 	given_up "write-zeroes" -z
 }
 
-# Now all of the disk is written to, and much of it fails.
+# Now all of the disk is written to but the last MiB, and much of it fails.
 test_beyond()
 {
-	"$WRITER" --record record2 --seed "$seed" --size $((disk_mib << 20)) --errors --flush 5 \
+	# The base's stamps, where the first record's are.
+	dd if="$store/base" of="$dev" bs=1M count=$((filled - 1)) oflag=direct conv=fsync status=none
+	"$WRITER" --record record2 --seed "$seed" --size $(((disk_mib - 1) << 20)) --errors --flush 5 \
 		--threads 3 --ops "$ops" "$dev" >out || die "$(cat out)"
 	cat out
 	grep -q '([1-9][0-9]* failed), [0-9]* flushes' out || die "no write failed"
 	grep -q 'flushes (0 failed)' out || die "a flush failed"
+	live record2 "$dev" "written where there was space"
 }
 
 test_room()
@@ -204,13 +219,16 @@ found_dead() { grep -q dead < <(cowctl list); }
 # Told to wait, writes come to an end when there is room, and not before.
 test_wait()
 {
-	local at=$((disk_mib * 16 - 40)) pids='' i
+	local at=$((disk_mib * 16 - 40)) pids='' i size
 
 	dmsetup message x 0 no_space wait
+	dd if="$store/base" of=want bs=64k count=4 skip=$at status=none
 	for i in 0 1 2 3; do
 		# Two of a whole block, one of a part, and one that asks for durability.
-		dd if="$store/base" of="$dev" bs=$((i == 2 ? 4096 : 65536)) count=1 status=none \
-			skip=$(((at + i) * (i == 2 ? 16 : 1))) seek=$(((at + i) * (i == 2 ? 16 : 1))) \
+		size=$((i == 2 ? 4096 : 65536))
+		head -c $size /dev/urandom >"new.$i"
+		dd if="new.$i" of=want bs=64k seek=$i conv=notrunc status=none
+		dd if="new.$i" of="$dev" bs=$size count=1 seek=$(((at + i) * 65536 / size)) status=none \
 			oflag=direct"$([ $i != 3 ] || echo ,dsync)" 2>"wait.$i" &
 		pids+=" $!"
 	done
@@ -231,8 +249,8 @@ test_wait()
 		wait "$i" || die "a write that waited failed: $(cat wait.*)"
 	done
 	[ "$(counter no_space)" = 0 ] || die "something waits still: $(dmsetup status x)"
-	cmp -i $((at << 16)) -n $((4 << 16)) "$dev" "$store/base" ||
-		die "what waited is not what was written"
+	cmp -i $((at << 16)):0 -n $((4 << 16)) "$dev" want || die "what waited is not what was written"
+	dd if="$store/base" of="$dev" bs=64k count=4 skip=$at seek=$at oflag=direct,dsync status=none
 	say "4 writes waited for space, and were done when there was"
 	# And told to fail, what waits fails.
 	take_all
@@ -251,7 +269,8 @@ test_wait_daemon()
 	local at=$((disk_mib - 10)) faults
 
 	dmsetup message x 0 no_space wait
-	dd if="$store/base" of="$dev" bs=1M count=1 skip=$at seek=$at oflag=direct,dsync status=none 2>wait.5 &
+	head -c 1048576 /dev/urandom >new.5
+	dd if=new.5 of="$dev" bs=1M count=1 seek=$at oflag=direct,dsync status=none 2>wait.5 &
 	until_true 20 some_wait || die "a write of 1 MiB does not wait for space: $(cat wait.5)"
 	faults=$(counter faults)
 	# shellcheck disable=SC2046 # numbers
@@ -264,7 +283,8 @@ test_wait_daemon()
 	sync -f "$store/mnt"
 	wait $! || die "it failed: $(cat wait.5)"
 	[ "$(counter no_space) $(counter waiting)" = "0 0" ] || die "something waits: $(dmsetup status x)"
-	cmp -i $((at << 20)) -n $((1 << 20)) "$dev" "$store/base" || die "what waited is not what was written"
+	cmp -i $((at << 20)):0 -n $((1 << 20)) "$dev" new.5 || die "what waited is not what was written"
+	dd if="$store/base" of="$dev" bs=1M count=1 skip=$at seek=$at oflag=direct,dsync status=none
 	say "1 MiB waited for space, and for another daemon"
 	dmsetup message x 0 no_space fail
 	take_all
@@ -284,6 +304,9 @@ one()
 	test_room
 	cowctl stop x
 	check_image "$store/mnt/image" "$format"
+	cowd -r -p "$format" --allow-backing "$store" x "$store/mnt/image"
+	live record2 "$dev" "the same after a restart"
+	cowctl stop x
 }
 
 for ((round = 0; round < rounds; round++, seed++)); do
