@@ -32,7 +32,8 @@ cowd -p dscow --allow-backing /dev mydev image
 stamps verify -v 1 -s 255m -t 1m $dev
 dmsetup suspend slow
 before=$(free_kib)
-stamps write -v 2 -l $((blocks * 64))k -t 64k -f $dev &
+# The second page of each: the base has its stamps in the first.
+stamps write -v 2 -s 4k -l $((blocks * 64))k -t 64k -f $dev &
 waiting $blocks
 took=$((before - $(free_kib)))
 dmsetup resume slow
@@ -41,8 +42,9 @@ say "$took KiB less are free while $blocks blocks wait for their copies"
 [ $took -lt $limit_kib ] || die "more than $limit_kib KiB"
 [ "$(counter copies)" = $blocks ] || die "$(counter copies) copies"
 cold
-stamps verify -v 2 -l $((blocks * 64))k -t 64k -d $dev
-stamps verify -z -s 4k -l $((blocks * 64 - 64))k -t 1m -d $dev
+stamps verify -v 2 -s 4k -l $((blocks * 64))k -t 64k -d $dev
+stamps verify -v 1 -l $((blocks * 64))k -t 1m -d $dev
+stamps verify -z -s 8k -l $((blocks * 64))k -t 64k -d $dev
 finish image /dev/mapper/slow
 dmsetup remove slow
 losetup -d "$loop"

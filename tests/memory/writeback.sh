@@ -28,19 +28,21 @@ stamps write -v 2 -s 0 -l ${mib}m -b 256k -f $dev
 locked
 say "$mib MiB written, $(counter overwrites) blocks whole, $(counter copies) copied"
 
-# One page of every block: each is asked for, copied and written.
+# One page of every block, and not the first, where the base has its stamps: each block is
+# asked for, copied and written.
 say "one page of each block"
 cold
-stamps write -v 3 -s ${mib}m -l $((mib / 4))m -t 64k -f $dev
+stamps write -v 3 -s $((mib * 1024 + 4))k -l $((mib / 4))m -t 64k -f $dev
 locked
 say "$(counter copies) blocks copied, $(counter copy_errors) errors"
 [ "$(counter copies)" -ge $((mib * 4)) ] || die "too few copies"
 
 cold
 stamps verify -v 2 -s 0 -l ${mib}m -b 256k $dev
-stamps verify -v 3 -s ${mib}m -l $((mib / 4))m -t 64k -d $dev
+stamps verify -v 3 -s $((mib * 1024 + 4))k -l $((mib / 4))m -t 64k -d $dev
 # What the copies brought along, and what nobody wrote to.
-stamps verify -z -s $((mib * 1024 + 4))k -l $((mib / 4))m -t 64k -d $dev
+stamps verify -v 1 -s ${mib}m -l $((mib / 4))m -t 1m -d $dev
+stamps verify -z -s $((mib * 1024 + 8))k -l $((mib / 4))m -t 64k -d $dev
 stamps verify -v 1 -s $((mib + mib / 4))m -t 1m -d $dev
 ! stamps verify -v 2 -s ${mib}m -l 1m $dev 2>/dev/null || die "verify sees nothing"
 say "verified"
