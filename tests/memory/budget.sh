@@ -10,7 +10,7 @@
 
 places=$((long ? 4096 : 256))
 stride=$((4 * 1024 * 1024 / places))m	# 4 TiB / places
-budget=2m	# all of it would take 16 MiB in bits alone
+budget=$((2 << 20))	# all of it would take 16 MiB in bits alone
 
 asked() { cowctl status --json mydev | tr -d ' \n' | grep -o "\"$1\":[0-9]*" | cut -d : -f 2; }
 
@@ -18,6 +18,7 @@ within()
 {
 	local bytes max
 	bytes=$(counter map_bytes) max=$(counter map_budget)
+	[ "$max" = $budget ] || die "$1: the budget is $max bytes, not $budget"
 	[ "$bytes" -le "$max" ] || die "$1: $bytes bytes of map, the budget is $max"
 	say "$1: $bytes bytes of $max, $(counter extents) extents, $(counter evictions) evictions," \
 		"$(asked map) questions, $(asked refused) answers refused"
@@ -40,7 +41,7 @@ shrink()
 truncate -s 4t base
 stamps write -v 1 -t $stride -f base
 dscow_tool -c image base >/dev/null
-cowd -p dscow --map-memory $budget mydev image
+cowd -p dscow --map-memory $((budget >> 20))m mydev image
 
 stamps verify -v 1 -t $stride -d $dev
 within "all places read"
@@ -71,7 +72,8 @@ wait
 within "verified while shrinking"
 
 # A smaller budget at run time is kept as well.
-dmsetup message mydev 0 map_memory 256
+budget=$((256 << 10))
+dmsetup message mydev 0 map_memory $((budget >> 10))
 stamps verify -v 3 -s 8k -t $stride -d $dev
 within "256 KiB"
 # How much fits is learnt, not found out by each question again.
