@@ -103,8 +103,9 @@ field() { awk -v name="$2:" '$1 == name { print $2 }' "/proc/$1/status"; }
 # All processes of the daemon keep their memory: none of it can be swapped out.
 locked()
 {
-	local pid
-	for pid in $(pgrep -x cowd); do
+	local pid pids
+	pids=$(pgrep -x cowd) || die "no cowd runs"
+	for pid in $pids; do
 		[ "$(field "$pid" VmSwap)" = 0 ] ||
 			die "cowd $pid has $(field "$pid" VmSwap) kB in swap"
 		[ "$(field "$pid" VmLck)" -gt 1000 ] ||

@@ -139,6 +139,10 @@ static void run(int fd)
 		if (!opt.write)
 			compare(got, want, offset);
 	}
+	if (!nr_done) {
+		errno = ENODATA;
+		die("nothing was done");
+	}
 	free(want);
 	free(got);
 }
