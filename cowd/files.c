@@ -235,8 +235,9 @@ int cowd_files_open(struct cowd_files *files, const char *path, int flags)
 	int mode = flags & O_ACCMODE;
 	int path_fd, fd, err;
 
+	/* A worker of ours asks for no path that depends on where we are. */
 	if (flags & ~known || files->nr_opened == COWD_MAX_OPENED ||
-	    (mode != O_RDONLY && mode != O_RDWR))
+	    (mode != O_RDONLY && mode != O_RDWR) || path[0] != '/')
 		return -EINVAL;
 	if (mode == O_RDWR && files->options->read_only)
 		return -EROFS;

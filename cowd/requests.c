@@ -4,7 +4,8 @@
  * image that may come from anybody, so it may be somebody else by now.
  *
  *	request	when		what is checked
- *	OPEN	STARTING	flags, place, kind and users of the file (files.c)
+ *	OPEN	STARTING	flags, an absolute path, place, kind and users of the
+ *				file (files.c)
  *	FILE	STARTING, in	index in order, known flags, a file that was
  *		order		handed out with these rights, or the scratch file
  *	CREATE	STARTING, once	as many files as were made devices; the
