@@ -13,21 +13,23 @@
 . "$(dirname "$0")/lib.sh"
 arguments "$@"
 
-# some N WORD...: N of the words, by the seed; all with --long.
+# some N WORD...: N of the words, by the seed, are in $chosen; all with --long.  Not in a
+# subshell: that has a seed of its own.
 some()
 {
 	local n=$1 i
 	shift
+	chosen=()
 	while [ $# -gt 0 ] && { [ -n "$long" ] || [ "$n" -gt 0 ]; }; do
 		i=$((RANDOM % $# + 1))
-		echo "${!i}"
+		chosen+=("${!i}")
 		set -- "${@:1:i-1}" "${@:i+1}"
 		n=$((n - 1))
 	done
 }
 
-# As cowd does, from the root.
-hostile() { (cd / && timeout 200 "$hostile" "$@" </dev/null); }
+# As cowd does, from the root; or from $from.
+hostile() { (cd "${from:-/}" && timeout 200 "$hostile" "$@" </dev/null); }
 
 # ---- no requests ----------------------------------------------------------
 
@@ -42,7 +44,8 @@ echo "ok $SECONDS s: $n kinds of messages ended the worker"
 # With the device in use: it stays, for a cowd that is in order.
 mapfile -t breaches < <($hostile list-in-use)
 [ ${#breaches[@]} -ge 3 ] || fail "${#breaches[@]} breaches in use only"
-for name in $(some 1 "${breaches[@]}"); do
+some 1 "${breaches[@]}"
+for name in "${chosen[@]}"; do
 	hostile "$name" mydev "$work/base.img" >out.log 2>err
 	status=$?
 	[ $status = 1 ] || fail "$name: exit status $status"
@@ -59,7 +62,7 @@ done
 
 # ---- requests beyond its rights -------------------------------------------
 
-mkdir -p in/sub out
+mkdir -p in/sub out in-not
 mv base.img in/
 image=$work/in/base.img
 echo secret >out/secret
@@ -69,29 +72,37 @@ ln -s /etc/shadow in/shadow
 ln -s /proc/self/fd/0 in/fd
 mkfifo in/pipe
 cp in/base.img in/neighbour
+cp in/base.img in-not/x
 
-# tried CASE WANTED ARG...: the worker tries CASE with each; all are WANTED
-# (refused, or "LET THROUGH").
+# tried CASE WANTED ARG...: the worker tries CASE with each; each answer is a WANTED, which
+# is a pattern, and the parent ends as it should.
 tried()
 {
-	local what=$1 wanted=$2 n
+	local what=$1 wanted=$2 n status
 	shift 2
 	hostile "$what" mydev "$image" "$@" >out.log 2>err
+	status=$?
 	n=$(grep -c "^$wanted" out.log)
 	[ "$n" = "$(wc -l <out.log)" ] && [ "$n" -ge $(($# ? $# : 3)) ] ||
 		fail "$what: not all are $wanted: $(cat out.log err)"
+	[ $status = 1 ] || fail "$what: exit status $status: $(cat out.log err)"
+	! grep 'Broken pipe\|Connection reset' out.log || fail "$what: nobody answered: $(cat err)"
+	nothing_left "$what"
 	echo "ok $SECONDS s: $what: $n $wanted"
 }
 
-tried open refused /etc/shadow /etc/passwd "$work/out/secret" "$work/in/../out/secret" \
+denied='refused .*: Permission denied$' invalid='refused .*: Invalid argument$'
+tried open "$denied" /etc/shadow /etc/passwd "$work/out/secret" "$work/in/../out/secret" \
 	"$work/in/sub/../../out/secret" "$work/in/link" "$work/in/sub/dir/secret" \
-	"$work/in/shadow" "$work/in/fd" "$work/in//./..//out/secret" \
-	"$work/in" "$work/in/sub" "$work/in/pipe" "" . .. / in/base.img base.img \
-	/proc/self/mem /proc/self/fd/0 /proc/self/fd/5 /proc/self/root/etc/shadow \
-	/proc/self/cwd/etc/shadow /proc/1/root/etc/shadow /proc/1/mem /proc/kcore \
-	/dev/mem /dev/null /dev/dm-userspace /dev/mapper/control /dev/loop-control \
-	/dev/vda /run/cowd/mydev.json /run/cowd/mydev.sock "$work/in-not/x" \
-	"$image/" "$image/../../out/secret" "$(printf '/x%.0s' $(seq 3000))"
+	"$work/in/shadow" "$work/in//./..//out/secret" "$work/in-not/x" \
+	/proc/self/mem /proc/self/root/etc/shadow /proc/self/cwd/etc/shadow \
+	/proc/1/root/etc/shadow /proc/1/mem /proc/kcore /dev/vda /run/cowd/mydev.json
+tried open "$invalid" "$work/in" "$work/in/sub" "$work/in/pipe" "$work/in/fd" / \
+	/proc/self/fd/0 /proc/self/fd/5 /dev/mem /dev/null /dev/dm-userspace \
+	/dev/mapper/control /dev/loop-control /run/cowd/mydev.sock
+tried open refused "$image/" "$image/../../out/secret" "$(printf '/x%.0s' $(seq 3000))"
+# No path that depends on where the parent is.
+from=$work tried open "$invalid" "" . .. in/base.img in/neighbour base.img
 # What is allowed is not refused: else the above would show nothing.
 tried open "LET THROUGH" "$work/in/neighbour" "$work/in/sub/../neighbour" \
 	/proc/self/cwd"$work"/in/neighbour
@@ -101,27 +112,33 @@ cp in/base.img in/parts/extent
 ln -s ../neighbour in/parts/link
 ln in/base.img in/parts/hardlink
 tried write "LET THROUGH" "$image"
-tried write refused "$work/in/neighbour" "$work/in/parts/extent" "$work/in/sub/../neighbour" \
-	"$work/in/parts/hardlink" "$work/in//base.img" "$work/out/secret" /proc/self/fd/0
+tried write "$denied" "$work/in/neighbour" "$work/in/parts/extent" "$work/in/sub/../neighbour" \
+	"$work/in/parts/hardlink" "$work/in//base.img" "$work/out/secret"
+tried write "$invalid" /proc/self/fd/0
 export HOSTILE_ALLOW_WRITE=$work/in/parts
 tried write "LET THROUGH" "$image" "$work/in/parts/extent" "$work/in/parts/hardlink"
-tried write refused "$work/in/neighbour" "$work/in/parts/link" "$work/in/parts/../neighbour" \
-	"$work/in/parts" "$work/out/secret"
+tried write "$denied" "$work/in/neighbour" "$work/in/parts/link" "$work/in/parts/../neighbour" \
+	"$work/out/secret"
+tried write "$invalid" "$work/in/parts"
 unset HOSTILE_ALLOW_WRITE
 export HOSTILE_OPTION=data=parts/extent
 tried write "LET THROUGH" "$image" "$work/in/parts/extent"
-tried write refused "$work/in/neighbour" "$work/in/parts/hardlink" "$work/in/extent" \
-	parts/extent data=parts/extent "$work/in/data=parts/extent"
+mkdir in/data=parts
+cp in/base.img in/extent
+cp in/base.img in/data=parts/extent
+tried write "$denied" "$work/in/neighbour" "$work/in/parts/hardlink" "$work/in/extent" \
+	"$work/in/data=parts/extent"
+from=$work/in tried write "$invalid" parts/extent data=parts/extent
 unset HOSTILE_OPTION
 
 # A device as the image allows no other device.
 modprobe brd rd_nr=2 rd_size=4096 || die "no RAM disks"
-image=/dev/ram0 tried open refused /dev/ram1 /dev/loop0 "$work/in/neighbour"
+image=/dev/ram0 tried open "$denied" /dev/ram1 /dev/loop0 "$work/in/neighbour"
 image=/dev/ram0 tried write "LET THROUGH" /dev/ram0
 
-tried files refused
-tried flags refused
-tried geometries refused
+tried files 'refused .*: Operation not permitted$'
+tried flags "$invalid"
+tried geometries "$invalid"
 
 # What it says is printed as text, in one line.
 hostile log mydev "$image" >out.log 2>err
@@ -145,8 +162,8 @@ echo "ok $SECONDS s: of 20000 lines $lines went to the log, and $dropped were co
 # The base of an overlay is a link that leads away after the overlay was made;
 # the same bytes are there, so that only the place can be the reason.
 cd in || exit 1
-for target in $(some 1 ../out/base.img "$work/out/base.img" sub/dir/base.img \
-	/proc/self/cwd"$work"/out/base.img); do
+some 1 ../out/base.img "$work/out/base.img" sub/dir/base.img /proc/self/cwd"$work"/out/base.img
+for target in "${chosen[@]}"; do
 	rm -f a.dscow backing
 	ln -s base.img backing
 	dscow_tool -c a.dscow backing >/dev/null || die "dscow_tool"
@@ -156,7 +173,8 @@ for target in $(some 1 ../out/base.img "$work/out/base.img" sub/dir/base.img \
 	refused "overlay over $target" allow-backing -p dscow mydev a.dscow
 done
 cp base.img ../out/base.img
-for target in $(some 1 "$work/out/base.img" ../out/base.img sub/../../out/base.img); do
+some 1 "$work/out/base.img" ../out/base.img sub/../../out/base.img
+for target in "${chosen[@]}"; do
 	rm -f a.dscow
 	dscow_tool -c a.dscow "$target" >/dev/null || die "dscow_tool"
 	refused "overlay that names $target" allow-backing -p dscow mydev a.dscow
