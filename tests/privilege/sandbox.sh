@@ -11,10 +11,13 @@
 
 $hostile free >free.log </dev/null || true
 grep IMPOSSIBLE free.log && fail "these probes show nothing"
+n=$(sed -n 's/^\([0-9]*\) probes, 0 not as wanted$/\1/p' free.log)
+[ -n "$n" ] || fail "outside, not all were tried: $(cat free.log)"
 rm -rf /tmp/hostile-*
 
 $hostile probes mydev base.img >probes.log 2>err </dev/null
 grep "LET THROUGH" probes.log && fail "the sandbox let something through"
+grep -qx "$n probes, 0 not as wanted" probes.log || fail "not all were tried: $(cat probes.log err)"
 tried=$(grep -c ^refused probes.log)
 possible=$(grep -c ^possible free.log)
 [ "$tried" -ge 45 ] || fail "$tried probes only: $(cat err)"
