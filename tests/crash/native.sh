@@ -41,9 +41,9 @@ cd "$dir"
 # The base as the format wants it: of its own kind where it takes no raw one.
 make_base()
 {
-	"$here/writer" --prefill --size "$2" stamps
+	"$here/writer" --prefill --size "$2" stamps || return
 	case $1 in
-	vmdk|vhd) "$cowimg" convert -f raw -O "$1" stamps base; base_format=$1 ;;
+	vmdk|vhd) "$cowimg" convert -f raw -O "$1" stamps base && base_format=$1 ;;
 	*) mv stamps base; base_format=raw ;;
 	esac
 }
@@ -53,7 +53,7 @@ make_split()
 {
 	local half
 	for half in image1 image2; do
-		"$cowimg" create -f vmdk -s "$1" -o zeroed-grain=on $half $(($2 / 2))
+		"$cowimg" create -f vmdk -s "$1" -o zeroed-grain=on $half $(($2 / 2)) || return
 	done
 	cat >image <<-END
 		# Disk DescriptorFile
@@ -72,10 +72,10 @@ make_image()
 {
 	local format=${1%%[:+]*} options=() base_format
 	case $1 in *:*) options=(-o "${1#*:}") ;; esac
-	make_base "$format" "$3"
+	make_base "$format" "$3" || return
 	case $1 in
 	*+snapshot)
-		"$cowimg" convert -f raw -O "$format" -s "$2" base image
+		"$cowimg" convert -f raw -O "$format" -s "$2" base image || return
 		qemu-img snapshot -c kept image
 		;;
 	*+split) make_split "$2" "$3" ;;
@@ -83,20 +83,21 @@ make_image()
 	esac
 }
 
-# one NAME SEED BLOCK_SIZE MEGABYTES [--kernel]
+# one NAME SEED BLOCK_SIZE MEGABYTES [--kernel].  Who calls it looks at its status, so that
+# set -e is off in all that it calls.
 one()
 {
 	local format=${1%%[:+]*} seed=$2 block=$3 size=$(($4 << 20)) name=$1 parts=() n=0 part
 	shift 4
 	rm -f ./*
-	make_image "$name" "$block" "$size"
+	make_image "$name" "$block" "$size" || return
 	case $name in *+split) parts=(image1 image2) ;; esac
 	# As the log has them: one after the other, LOG_PART for each.
 	for part in image "${parts[@]}"; do
-		dd if="$part" of=image.new bs=1M seek=$((n++ * 16)) conv=sparse,notrunc status=none
+		dd if="$part" of=image.new bs=1M seek=$((n++ * 16)) conv=sparse,notrunc status=none || return
 	done
 	"$here/recorder" --image "$format" --record record --log log \
-		--seed "$seed" --ops "$ops" "$@" image "${parts[@]}"
+		--seed "$seed" --ops "$ops" "$@" image "${parts[@]}" || return
 	for part in "${parts[@]}"; do
 		set -- "$@" --part "$part:$(stat -c %s "$part")"
 	done
