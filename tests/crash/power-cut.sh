@@ -79,9 +79,18 @@ check_file()
 
 check_fio()
 {
-	compared=$(($1 * FIO_KIB * 2))
-	fio_jobs "$1" /dev/mapper/cut verify_only >./jobs
-	[ "$1" = 0 ] || fio --output=fio.out jobs >out 2>&1
+	local blocks=0 touched=$((FIO_JOBS * FIO_KIB))
+
+	if [ "$1" != 0 ]; then
+		fio_jobs "$1" /dev/mapper/cut verify_only >./jobs
+		fio --output=fio.out jobs >out 2>&1 || return
+		blocks=$(grep -o 'issued rwts: total=[0-9]*' fio.out | awk -F= '{ n += $2 } END { print n + 0 }')
+	fi
+	[ "$blocks" = $(($1 * FIO_KIB / 4)) ] || { echo "fio compared $blocks blocks of $1 jobs" >out; return 1; }
+	# Job N ends with mark N, and the next one had not begun.  After the last mark there is none.
+	[ "${#2}" -gt 9 ] || touched=$(($2 * FIO_KIB))
+	cmp -i $((touched << 10)) /dev/mapper/cut "$CRASH_STAMPS" >out 2>&1 || return
+	compared=$((blocks * 8 + (disk_mib << 11) - (touched << 1)))
 }
 
 by_device()
@@ -126,6 +135,7 @@ check_loop()
 # fio's blocks carry their place and their job's number, and a checksum.  A job is what
 # lies between two flushes, or, each second one, writes that are durable by themselves.
 FIO_KIB=72	# of a job: most blocks of 64 KiB are of two
+FIO_JOBS=$((disk_mib * 1024 / FIO_KIB))
 
 # fio_jobs COUNT DEVICE OPTIONS [COMMAND]: COMMANDn is run after job n
 fio_jobs()
@@ -162,7 +172,7 @@ prepare()
 	vmdk|vhd) # take a base of their own kind only
 		base_format=$format
 		cowimg convert -f raw -O "$format" "$store/stamps" "$store/base" ;;
-	*) mv "$store/stamps" "$store/base" ;;
+	*) cp "$store/stamps" "$store/base" ;;
 	esac
 }
 
@@ -201,11 +211,16 @@ make_fs()
 	image=$store/mnt/image
 }
 
-load_raw()
+# writer OPTION...: the load, and $last_mark.
+writer()
 {
 	"$WRITER" --record record --mark logged --seed "$seed" --threads "$threads" --ops "$ops" \
-		--block "$block" --flush 12 --durable 8 --zero "$zero" /dev/mapper/load
+		--block "$block" --flush 12 --durable 8 "$@" >writer.out
+	cat writer.out
+	last_mark=$(($(grep -o '[0-9]* marks' writer.out | cut -d ' ' -f 1) - 1))
 }
+
+load_raw() { writer --zero "$zero" /dev/mapper/load; }
 
 # Small files come and go beside it, so that the journal has work.
 churn()
@@ -228,8 +243,7 @@ load_file()
 	sync -f inner
 	touch churning
 	churn &
-	"$WRITER" --record record --mark logged --seed "$seed" --threads "$threads" --ops "$ops" \
-		--block "$block" --flush 12 --durable 8 --zero 0 inner/stamped
+	writer --zero 0 inner/stamped
 	rm churning
 	wait
 	umount inner
@@ -238,7 +252,8 @@ load_file()
 load_fio()
 {
 	dmsetup message logged 0 mark m0
-	fio_jobs $((disk_mib * 1024 / FIO_KIB)) /dev/mapper/load $'do_verify=0\nstonewall' "dmsetup message logged 0 mark m" >./jobs
+	last_mark=$FIO_JOBS
+	fio_jobs "$FIO_JOBS" /dev/mapper/load $'do_verify=0\nstonewall' "dmsetup message logged 0 mark m" >./jobs
 	fio jobs >fio.out 2>&1 || { cat fio.out; die "fio failed"; }
 }
 
@@ -263,7 +278,7 @@ check_command()
 		return
 	fi
 	[ "$storage" = blk ] || mount=(--mount "$storage" --device "$loop")
-	echo "exec '$CHECKER' --record record --image $format ${mount[*]} $(image_at_cut)"
+	echo "exec '$CHECKER' --record record --size $((disk_mib << 20)) --image $format ${mount[*]} $(image_at_cut)"
 }
 
 # The last state that was checked, by the program that a person would use.
@@ -278,7 +293,7 @@ run_replay()
 {
 	local pure=() loop=''
 
-	export CRASH_WORK=$work CRASH_FILE_SIZE=$file_size
+	export CRASH_WORK=$work CRASH_FILE_SIZE=$file_size CRASH_STAMPS=$store/stamps
 	# Each mount and each cowd waits for grace periods, which are long here.
 	echo 1 >/sys/kernel/rcu_expedited
 	if [ "$storage" = blk ] && [ "$load" = raw ]; then
@@ -290,7 +305,7 @@ run_replay()
 	fi
 	export CRASH_LOOP=$loop
 	"$REPLAY" --log /dev/ram1 --state state --initial initial --size "$size" --seed "$seed" \
-		--points "$points" --between "$between" --tear "$tear" "${pure[@]}" \
+		--last-mark "$last_mark" --points "$points" --between "$between" --tear "$tear" "${pure[@]}" \
 		"$(check_command)" || failed=1
 	last_state
 	[ -z "$loop" ] || losetup -d "$loop"
@@ -298,7 +313,7 @@ run_replay()
 
 one()
 {
-	local failed=0 zero=20 storage_mib=40 file_size=$((4 << 20)) size image base_format
+	local failed=0 zero=20 storage_mib=40 file_size=$((4 << 20)) size image base_format last_mark
 
 	[ "$storage" != xfs ] || storage_mib=320
 	# The log of a file system tears in its own units.

@@ -16,6 +16,9 @@
  * those writes was done.  It answers "ok NUMBER" or tells what is wrong.
  *
  * COMMAND may write to FILE; with --pure it does not, which is faster.
+ *
+ * With --last-mark that mark is the last one in the log: dm-log-writes without
+ * room for more goes on without a log.
  */
 #include "die.h"
 #include "log.h"
@@ -48,6 +51,7 @@ struct replay {
 	struct log log;
 	struct peer peer;
 	uint64_t size, seed, between, max_points;
+	uint64_t last_mark;	/* UINT64_MAX: any */
 	uint32_t tear;		/* bytes that are written as a whole */
 	bool pure, verbose;
 	uint8_t *durable;	/* the device as it is for certain */
@@ -306,6 +310,17 @@ static uint64_t find_start(const struct replay *r)
 	die("the mark m0 is not in the log");
 }
 
+static void check_end(const struct replay *r)
+{
+	uint64_t i, last = 0;
+
+	for (i = 0; i < r->log.nr; i++)
+		is_mark(&r->log.items[i], &last);
+	if (r->last_mark != UINT64_MAX && last != r->last_mark)
+		die("the last mark in the log is m%" PRIu64 ", not m%" PRIu64,
+		    last, r->last_mark);
+}
+
 static void run(struct replay *r)
 {
 	uint64_t start = find_start(r), floor = 0, i;
@@ -399,6 +414,7 @@ static const struct option options[] = {
 	{ "points", required_argument, NULL, 'n' },
 	{ "tear", required_argument, NULL, 't' },
 	{ "initial", required_argument, NULL, 'i' },
+	{ "last-mark", required_argument, NULL, 'm' },
 	{ "pure", no_argument, NULL, 'p' },
 	{ "verbose", no_argument, NULL, 'v' },
 	{ 0 }
@@ -411,6 +427,7 @@ static void usage(void)
 	      "  --points N    so many points by chance instead of all\n"
 	      "  --tear BYTES  unit in which a write is torn (512)\n"
 	      "  --initial FILE  what the device held when the log began (zeroes)\n"
+	      "  --last-mark N  the log ends after this mark, or is not all of it\n"
 	      "  --part FILE:BYTES  a further file of the same image\n"
 	      "  --pure        the command does not write to FILE\n"
 	      "  --seed N, --verbose\n", stderr);
@@ -419,7 +436,8 @@ static void usage(void)
 
 int main(int argc, char **argv)
 {
-	struct replay r = { .seed = 1, .between = 2, .tear = SECTOR };
+	struct replay r = { .seed = 1, .between = 2, .tear = SECTOR,
+			    .last_mark = UINT64_MAX };
 	const char *log = NULL, *state = NULL, *initial = NULL;
 	unsigned int nr_parts = 0;
 	char *parts[MAX_PARTS];
@@ -440,6 +458,7 @@ int main(int argc, char **argv)
 		case 'n': r.max_points = number(optarg, "--points"); break;
 		case 't': r.tear = (uint32_t)number(optarg, "--tear"); break;
 		case 'i': initial = optarg; break;
+		case 'm': r.last_mark = number(optarg, "--last-mark"); break;
 		case 'p': r.pure = true; break;
 		case 'v': r.verbose = true; break;
 		default: usage();
@@ -449,6 +468,7 @@ int main(int argc, char **argv)
 		usage();
 	chance_seed(&r.chance, r.seed);
 	log_open(&r.log, log);
+	check_end(&r);
 	if (nr_parts)
 		map_parts(&r, state, parts, nr_parts);
 	else
