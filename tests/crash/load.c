@@ -5,6 +5,7 @@
 #include "stamp.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -233,6 +234,13 @@ static void one_op(struct worker *w)
 
 /* --- Threads -------------------------------------------------------------- */
 
+static volatile sig_atomic_t stopped;
+
+void load_stop(void)
+{
+	stopped = 1;
+}
+
 static bool more(struct run *r)
 {
 	bool yes;
@@ -242,7 +250,7 @@ static bool more(struct run *r)
 				 r->ops < r->load->ops;
 	r->ops++;
 	pthread_mutex_unlock(&r->lock);
-	return yes;
+	return yes && !stopped;
 }
 
 static void *worker_main(void *arg)

@@ -48,4 +48,7 @@ struct load_result {
 
 void load_run(const struct load *load, struct load_result *result);
 
+/* No operation begins any more.  A signal's handler may call it. */
+void load_stop(void);
+
 #endif

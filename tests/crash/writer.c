@@ -6,7 +6,7 @@
  *	writer --record FILE [OPTION...] PATH	the load, see usage()
  *
  * With --mark NAME each answered flush is marked in the log of the
- * dm-log-writes device NAME.
+ * dm-log-writes device NAME.  SIGTERM ends the load in order.
  */
 #include "die.h"
 #include "load.h"
@@ -17,6 +17,7 @@
 #include <getopt.h>
 #include <libdevmapper.h>
 #include <linux/fs.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -141,6 +142,12 @@ static uint64_t open_target(struct target *t, const char *path)
 	return size;
 }
 
+static void on_term(int sig)
+{
+	(void)sig;
+	load_stop();
+}
+
 static void usage(void)
 {
 	fputs("usage: writer --prefill --size BYTES PATH\n"
@@ -218,6 +225,7 @@ int main(int argc, char **argv)
 	size = open_target(&t, argv[optind]);
 	if (!l.size || l.size > size)
 		l.size = size;
+	signal(SIGTERM, on_term);
 	load_run(&l, &res);
 	printf("writer: seed %llu: %llu writes (%llu failed), %llu flushes (%llu failed), %llu marks\n",
 	       (unsigned long long)l.seed, (unsigned long long)res.writes,

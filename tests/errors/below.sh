@@ -120,9 +120,10 @@ both()
 	wait $! || die "$what: the load beside it failed"
 }
 
-# What the record of a half says, if anything was written there in this test.
+# What was kept of a half, or what its record says, if anything was written there in this test.
 half_holds()
 {
+	[ ! -e "$1.want" ] || cmp "$2" "$1.want" || die "$what: $1 half$3 is not what was written"
 	[ ! -s "$1.record" ] || live "$1.record" "$2" "$what: $1 half$3"
 }
 
@@ -315,10 +316,12 @@ test_lost()
 
 test_switching()
 {
-	local i kind half
+	local i kind half block
 
 	what="faults that come and go"
-	load bad --errors --flush 10 --ops 1000000000 --seconds $((switches / 2)) &
+	: >good.record
+	cp half good.want
+	load bad --errors --flush 10 --pause 5 --ops 1000000000 &
 	for ((i = 0; i < switches; i++)); do
 		kind=$(((seed * 7 + i * 5 + i / 3) % 4))
 		case $kind in
@@ -332,14 +335,18 @@ test_switching()
 		good_src
 		trust	# or nothing is committed any more
 		[ $i != $((switches / 2)) ] || half=$(counter commits)
+		block=$((i % (HALF / 128)))
 		# A flush that began before may have failed since.
-		one_block good $((i % (HALF / 128))) conv=fsync || { trust; sleep 0.2; }
-		one_block good $((i % (HALF / 128))) conv=fsync ||
+		one_block good $block conv=fsync || { trust; sleep 0.2; }
+		one_block good $block conv=fsync ||
 			die "$what: a write and a flush after fault $i fail: $(cat err)"
+		dd if=part of=good.want bs=4k seek=$((block * 16)) conv=notrunc status=none
 	done
 	[ "$(counter commits)" -gt "$half" ] || die "$what: no commit since fault $((switches / 2))"
+	# shellcheck disable=SC2046 # numbers
+	kill $(ps -C writer -o pid=) || die "$what: the load ended before the faults did: $(cat bad.out)"
 	wait $! || die "$what: $(cat bad.out)"
-	: >good.record
+	[ "$(failed_writes bad)" != 0 ] || die "$what: no write failed"
 	say "$what: $switches faults, $(cat bad.out)"
 	settled
 	image_holds
