@@ -110,7 +110,7 @@ static const char *thin_new(struct dev *data)
 	char path[32], params[64];
 
 	if (sh("modprobe -q dm-thin-pool"))
-		skip_test("no dm-thin-pool in this kernel");
+		fail("no dm-thin-pool in this kernel");
 	snprintf(pool, sizeof(pool),
 		 "%s %s %u 0 2 skip_block_zeroing error_if_no_space", meta->path,
 		 data->path, THIN_CHUNK);

@@ -48,7 +48,7 @@ int wait_limit_ms(void)
 	return 30000 * slow();
 }
 
-/* The first verdict counts; '.' is good, '!' bad, '-' skipped. */
+/* The first verdict counts; '.' is good, '!' bad. */
 static void verdict(char c, const char *text)
 {
 	char buf[700];
@@ -77,18 +77,6 @@ void fail_at(const char *file, int line, const char *fmt, ...)
 		 text);
 	verdict('!', all);
 	_exit(1);
-}
-
-void skip_test(const char *fmt, ...)
-{
-	char text[500];
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(text, sizeof(text), fmt, ap);
-	va_end(ap);
-	verdict('-', text);
-	_exit(0);
 }
 
 int sh(const char *fmt, ...)
@@ -309,8 +297,7 @@ static char report(const struct test *t, unsigned int nr, int limit)
 
 	took = now_ms() - start;
 	printf("%s %u - %s%s%s", c == '!' ? "not ok" : "ok", nr, t->name,
-	       c == '!' ? ": " : c == '-' ? " # SKIP " : "",
-	       c == '.' ? "" : why + 1);
+	       c == '!' ? ": " : "", c == '.' ? "" : why + 1);
 	if (took >= 2000)
 		printf(" (%llu s)", (unsigned long long)took / 1000);
 	putchar('\n');

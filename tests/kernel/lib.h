@@ -32,8 +32,6 @@ extern void (*before_test)(size_t i);	/* in its process, if set */
 int run_tests(const struct test *tests, size_t n, int argc, char **argv);
 void fail_at(const char *file, int line, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4), noreturn));
-void skip_test(const char *fmt, ...)
-	__attribute__((format(printf, 1, 2), noreturn));
 #define fail(...) fail_at(__FILE__, __LINE__, __VA_ARGS__)
 #define check(cond, ...)						\
 	do {								\
