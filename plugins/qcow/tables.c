@@ -23,16 +23,25 @@ static int get(struct qcow *d, uint64_t start, uint32_t len, uint64_t offset,
 	return 0;
 }
 
+/* What is written with the L1 entry at @offset. */
+static uint64_t l1_piece(const struct qcow *d, uint64_t offset, uint32_t *len)
+{
+	uint64_t start = num_round_down(offset, d->l1_piece);
+
+	*len = (uint32_t)num_min(d->l1_piece, d->end - start);
+	return start;
+}
+
 int qcow_l1(struct qcow *d, uint64_t cluster, bool write,
 	    struct qcow_entries *l1)
 {
 	uint64_t nr = cluster >> d->h.l2_bits;
-	uint64_t offset = d->h.l1_offset + nr * sizeof(be64);
-	uint64_t start = num_round_down(offset, d->l1_piece);
+	uint64_t offset = d->h.l1_offset + nr * sizeof(be64), start;
+	uint32_t len;
 	int ret;
 
-	ret = get(d, start, (uint32_t)num_min(d->l1_piece, d->end - start),
-		  offset, write, QCOW_PHASE_L1, l1);
+	start = l1_piece(d, offset, &len);
+	ret = get(d, start, len, offset, write, QCOW_PHASE_L1, l1);
 	if (!ret)
 		l1->count = num_min(l1->count, d->h.l1_entries - nr);
 	return ret;
@@ -126,10 +135,13 @@ static int new_pieces(struct qcow *d, uint64_t offset)
 
 int qcow_l2_add(struct qcow *d, uint64_t cluster, uint64_t *offset)
 {
-	uint32_t units = qcow_table_units(d), i;
+	uint32_t units = qcow_table_units(d), len, i;
 	struct qcow_entries l1;
+	uint64_t start;
 	int ret;
 
+	start = l1_piece(d, d->h.l1_offset + (cluster >> d->h.l2_bits) *
+			    sizeof(be64), &len);
 	ret = qcow_l1(d, cluster, true, &l1);
 	if (!ret)
 		ret = get_room(d);
@@ -138,8 +150,7 @@ int qcow_l2_add(struct qcow *d, uint64_t cluster, uint64_t *offset)
 	*offset = qcow_bytes(d, d->spare);
 	ret = qcow_reserve(d, *offset, d->l2_bytes);
 	if (!ret)
-		ret = qcow_reserve(d, d->h.l1_offset + (cluster >>
-				   d->h.l2_bits) * sizeof(be64), sizeof(be64));
+		ret = qcow_reserve(d, start, len);
 	if (!ret)
 		ret = new_pieces(d, *offset);
 	if (ret)
