@@ -7,6 +7,8 @@
 # --split: of a VMDK in two files.
 # shellcheck source=tests/cowd/lib.sh
 . "$(dirname "$0")/lib.sh"
+# shellcheck source=tests/until.sh
+. "$(dirname "$0")/../until.sh"
 if [ "${1:-}" = --split ]; then
 	shift
 	split=1 allow=(--allow-write "$work")
@@ -18,15 +20,7 @@ arguments "$@"
 idle=0 io=0 firsts=0
 whom=(pid worker both)
 
-# First writes go on all the time, and there are enough of them for all kills.
-first_written()
-{
-	for _ in $(seq 300); do
-		[ "$(counted firsts)" -le "$1" ] || return 0
-		sleep 0.1
-	done
-	die "kill $n: no first write while it is dead, in 30 s"
-}
+more_firsts() { [ "$(counted firsts)" -gt "$1" ]; }
 
 # Counts what the kernel does alone.
 while_dead()
@@ -36,7 +30,8 @@ while_dead()
 	firsts_before=$(counted firsts)
 	pause $((100 + RANDOM % 400))
 	# The other formats give places to those who ask.
-	[ "$plugin" != dscow ] || first_written "$firsts_before"
+	[ "$plugin" != dscow ] || until_true 30 more_firsts "$firsts_before" ||
+		die "kill $1: no first write while it is dead, in 30 s"
 	load_runs "kill $1"
 	io_before=$(($(counted total) - io_before))
 	[ $io_before -gt 0 ] || idle=$((idle + 1))
@@ -53,7 +48,8 @@ serve_again()
 	fi
 }
 
-export LOAD_ZEROES=1 LOAD_FRESH=12
+# So slow that there are first writes left for the last kill.
+export LOAD_ZEROES=1 LOAD_FRESH=80
 overlay $((48 + (times < 40 ? times : 40) * 6)) 24
 cowd -p "$plugin" "${allow[@]}" mydev "$image" || die "cowd"
 load_start
