@@ -77,6 +77,7 @@ pattern()
 	case $1 in
 	randread-4k) echo rw=randread bs=4k ;;
 	randwrite-4k) echo rw=randwrite bs=4k ;;
+	uring-4k) echo rw=randread bs=4k ioengine=io_uring ;;
 	read-128k) echo rw=read bs=128k ;;
 	write-128k) echo rw=write bs=128k ;;
 	read-1M) echo rw=read bs=1M ;;

@@ -73,7 +73,7 @@ group_block()
 	all_up linear -- dscow snapshot thin
 	for s in $subjects; do fill "${dev_of[$s]}"; done
 	in_turn block "$subjects" \
-		"randread-4k randwrite-4k read-128k write-128k read-1M write-1M" "1 32"
+		"randread-4k randwrite-4k uring-4k read-128k write-128k read-1M write-1M" "1 32"
 	for s in $subjects; do profile_of block "$s" randread-4k 32; done
 }
 

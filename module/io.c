@@ -408,11 +408,15 @@ static int dmu_route(struct dmu_target *t, struct bio *bio, bool entering)
 	return r;
 }
 
-/* What waited and may go on. */
+/*
+ * What waited and may go on.  REQ_NOWAIT is a promise to whoever submitted it, who
+ * got away long ago; this worker may wait for a request below.
+ */
 static void dmu_run_again(struct bio *bio)
 {
 	struct dmu_io *io = dmu_io_of(bio);
 
+	bio->bi_opf &= ~REQ_NOWAIT;
 	if (io->flags & DMU_IO_READY) {
 		io->flags &= ~DMU_IO_READY;
 		submit_bio_noacct(bio);
@@ -601,12 +605,13 @@ static void dmu_claim_end(struct dmu_disk *d, struct dmu_io *io,
 
 /*
  * Has a flush failed with @error?  Below, FUA may be a flush behind the write,
- * but where the write finds no space, nothing is flushed behind it.
+ * but where the write finds no space, nothing is flushed behind it.  What would
+ * have had to wait (REQ_NOWAIT) was not begun.
  */
 static bool dmu_flush_failed(const struct bio *bio, unsigned int was,
 			     blk_status_t error)
 {
-	if (!error || error == BLK_STS_NOTSUPP)
+	if (!error || error == BLK_STS_NOTSUPP || error == BLK_STS_AGAIN)
 		return false;
 	if (was & DMU_IO_FLUSH)
 		return true;

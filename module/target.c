@@ -645,7 +645,8 @@ static void dmu_io_hints(struct dm_target *ti, struct queue_limits *limits)
 
 struct target_type dmu_target_type = {
 	.name			= DMU_TARGET_NAME,
-	.version		= { 1, 1, 0 },
+	.version		= { 1, 2, 0 },
+	.features		= DM_TARGET_NOWAIT,
 	.module			= THIS_MODULE,
 	.ctr			= dmu_ctr,
 	.dtr			= dmu_dtr,

@@ -71,6 +71,38 @@ static void hits_not_split(void)
 	check_eq(dev_stat(a, DEV_WRITES), writes + 1);
 }
 
+/* RWF_NOWAIT, as io_uring asks for: what waits here lets the submitter go. */
+static void nowait(void)
+{
+	struct io *io, *w[2];
+
+	setup_with(&(struct setup){ .gates = GATE_A });
+	io = io_start(d, IO_READ_NOWAIT, 3 * BS, 1, 0);
+	re_send(c, re_linear(ev_want(c, DMU_EV_MAP, 3, 1, 0).id, 3, 1, 0, 3 * BS, RW));
+	io_ok(io);
+	io_ok(io_start(d, IO_WRITE_NOWAIT, 3 * BS, BS, 9));
+	disk_expect(d, 3 * BS, BS, 9, 3 * BS);
+
+	/* A hit is not begun where it would have to wait, ... */
+	gate_shut(NAME_GATE_A);
+	io_fails(io_start(d, IO_READ_NOWAIT, 3 * BS, 1, 0), EAGAIN);
+	io_fails(io_start(d, IO_WRITE_NOWAIT, 3 * BS, 1, 10), EAGAIN);
+	/* ... and what the worker sends on waits as any other. */
+	w[0] = io_start(d, IO_WRITE_NOWAIT, 4 * BS, 1, 11);
+	re_send(c, re_linear(ev_want(c, DMU_EV_MAP, 4, 1, DMU_EV_WRITE).id, 4, 1, 0, 4 * BS, RW));
+	re_send(c, re_preload(re_cow(0, 5, 1, 0, 5 * BS, BASE, 5 * BS)));
+	w[1] = io_start(d, IO_WRITE_NOWAIT, 5 * BS, 1, 12);
+	io_pending(w[0]);
+	io_pending(w[1]);
+	gate_open(NAME_GATE_A);
+	io_ok(w[0]);
+	io_ok(w[1]);
+	disk_expect(d, 3 * BS, BS, 9, 3 * BS);
+	disk_expect(d, 4 * BS, 1, 11, 4 * BS);
+	disk_expect(d, 5 * BS, 1, 12, 5 * BS);
+	disk_expect(d, 5 * BS + 1, BS - 1, TAG_BASE, 5 * BS + 1);
+}
+
 /* Neighbours that continue each other are one extent, in any order. */
 static void neighbours_are_one(void)
 {
@@ -1265,6 +1297,28 @@ static void copied_is_durable(void)
 	gate_mend(NAME_GATE_A);
 }
 
+/* A write with FUA that was not begun has lost nothing of what is being copied. */
+static void fua_nowait_loses_nothing(void)
+{
+	struct io *io;
+
+	setup_with(&(struct setup){ .gates = GATE_A | GATE_BASE });
+	all_cow(0, 0, BASE, 0);
+	disk_write(d, 3 * BS, BS, 9);
+	flush_and_commit();
+	gate_shut(NAME_GATE_BASE);
+	io = io_start(d, IO_WRITE, 4 * BS + 1, 1, 9);
+	disk_wait_status(d, "waiting", 1);
+	gate_shut(NAME_GATE_A);
+	io_fails(io_start(d, IO_FUA_NOWAIT, 3 * BS, 1, 10), EAGAIN);
+	check_eq(disk_status(d, "data_lost"), 0);
+	gate_open(NAME_GATE_A);
+	gate_open(NAME_GATE_BASE);
+	io_ok(io);
+	flush_and_commit();
+	disk_expect(d, 3 * BS, BS, 9, 3 * BS);
+}
+
 /* With nothing uncommitted who wrote is told, and can write again. */
 static void flush_fails_on_hits(void)
 {
@@ -2414,7 +2468,7 @@ static void tracepoints(void)
 #define T(name) { #name, name }
 static const struct test tests[] = {
 	T(smoke),
-	T(linear_rw), T(hits_not_split), T(neighbours_are_one), T(distances),
+	T(linear_rw), T(hits_not_split), T(nowait), T(neighbours_are_one), T(distances),
 	T(zero_kind), T(error_kind), T(error_kind_once), T(fail_errno),
 	T(fail_errno_again),
 	T(not_remembered), T(not_remembered_flush), T(write_to_readonly),
@@ -2431,7 +2485,7 @@ static const struct test tests[] = {
 	T(commit_reply), T(commit_reply_metadata),
 	T(commit_rests_without_a_daemon), T(fua), T(flushes_grouped), T(flush_refused),
 	T(flush_device_fails), T(lost_is_told_again), T(daemon_tells_of_loss),
-	T(copied_is_durable), T(flush_fails_on_hits), T(dirty_during_commit),
+	T(copied_is_durable), T(fua_nowait_loses_nothing), T(flush_fails_on_hits), T(dirty_during_commit),
 	T(found_before), T(invalidate), T(invalidate_waits), T(invalidate_waits_once),
 	T(invalidate_forgets), T(invalidate_keeps_order), T(invalidate_after_copied), T(invalidate_during_copy),
 	T(invalidate_many), T(invalidate_and_move), T(invalidate_busy),

@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <linux/aio_abi.h>
@@ -273,10 +274,10 @@ void disk_wait_status(struct disk *d, const char *name, uint64_t value)
 /* I/O */
 
 /* One write with FUA, and no flush behind it, as O_DSYNC by pwrite() has. */
-static int write_fua(int fd, uint64_t sector, uint64_t count, void *buf)
+static int write_fua(int fd, uint64_t sector, uint64_t count, void *buf, int flags)
 {
 	struct iocb cb = {
-		.aio_lio_opcode = IOCB_CMD_PWRITE, .aio_rw_flags = RWF_DSYNC,
+		.aio_lio_opcode = IOCB_CMD_PWRITE, .aio_rw_flags = RWF_DSYNC | flags,
 		.aio_fildes = fd, .aio_buf = (uintptr_t)buf,
 		.aio_nbytes = count * SECTOR, .aio_offset = sector * SECTOR,
 	}, *cbp = &cb;
@@ -307,14 +308,21 @@ static int whole(ssize_t r, uint64_t count)
 int io_sync(int fd, enum io_op op, uint64_t sector, uint64_t count, void *buf)
 {
 	uint64_t range[2] = { sector * SECTOR, count * SECTOR };
+	struct iovec iov = { buf, range[1] };
 
 	switch (op) {
 	case IO_READ:
 		return whole(pread(fd, buf, range[1], range[0]), count);
+	case IO_READ_NOWAIT:
+		return whole(preadv2(fd, &iov, 1, range[0], RWF_NOWAIT), count);
 	case IO_WRITE:
 		return whole(pwrite(fd, buf, range[1], range[0]), count);
+	case IO_WRITE_NOWAIT:
+		return whole(pwritev2(fd, &iov, 1, range[0], RWF_NOWAIT), count);
 	case IO_FUA:
-		return write_fua(fd, sector, count, buf);
+		return write_fua(fd, sector, count, buf, 0);
+	case IO_FUA_NOWAIT:
+		return write_fua(fd, sector, count, buf, RWF_NOWAIT);
 	case IO_FLUSH:
 		return fsync(fd) ? errno : 0;
 	case IO_DISCARD:
@@ -346,7 +354,7 @@ struct io *io_start(struct disk *d, enum io_op op, uint64_t sector,
 	io->sector = sector;
 	io->count = count;
 	io->tag = tag;
-	if (op <= IO_FUA) {
+	if (op <= IO_FUA || op >= IO_READ_NOWAIT) {
 		/* one bio as long as it fits into one: whole huge pages */
 		size_t align = count > 64 ? 2 << 20 : 4096;
 
@@ -354,7 +362,7 @@ struct io *io_start(struct disk *d, enum io_op op, uint64_t sector,
 				      & ~(align - 1)), "no memory");
 		memset(io->buf, 0x5a, count * SECTOR);
 	}
-	if (op == IO_WRITE || op == IO_FUA)
+	if (op == IO_WRITE || op == IO_FUA || op >= IO_WRITE_NOWAIT)
 		fill(io->buf, count, tag, sector);
 	check(!pthread_create(&io->thread, NULL, io_thread, io), "no thread");
 	return io;

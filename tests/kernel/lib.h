@@ -170,7 +170,11 @@ void re_send(struct chan *c, struct dmu_reply r);
 
 /* I/O, each in a thread */
 
-enum io_op { IO_READ, IO_WRITE, IO_FUA, IO_FLUSH, IO_DISCARD, IO_ZERO };
+enum io_op {
+	IO_READ, IO_WRITE, IO_FUA, IO_FLUSH, IO_DISCARD, IO_ZERO,
+	/* not to be waited for where they are submitted: EAGAIN then */
+	IO_READ_NOWAIT, IO_WRITE_NOWAIT, IO_FUA_NOWAIT,
+};
 
 struct io {
 	enum io_op op;

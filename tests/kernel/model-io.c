@@ -185,12 +185,16 @@ static void end_versions(struct worker *w, bool fua)
 	pthread_mutex_unlock(&lock);
 }
 
+/* Now and then without waiting where it is submitted, if the devices below can. */
 static int submit(struct worker *w)
 {
-	int err;
+	int err = EAGAIN;
 
 	__atomic_store_n(&w->since, now_ms(), __ATOMIC_RELEASE);
-	err = io_sync(disk->fd, w->op, w->sector, w->count, w->buf);
+	if (w->op <= IO_FUA && rng_chance(&w->rng, 20))
+		err = io_sync(disk->fd, IO_READ_NOWAIT + w->op, w->sector, w->count, w->buf);
+	if (err == EAGAIN || err == EOPNOTSUPP)
+		err = io_sync(disk->fd, w->op, w->sector, w->count, w->buf);
 	__atomic_store_n(&w->since, 0, __ATOMIC_RELEASE);
 	return err;
 }
