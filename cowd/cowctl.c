@@ -330,8 +330,8 @@ static void print_numbers(const char *title, struct json_object *o,
 
 static void print_status(struct json_object *status)
 {
-	static const char *const io[] = { "hits_read", "hits_write", "faults",
-		"events", "waiting", NULL };
+	static const char *const io[] = { "hits_read", "hits_write", "file_ios",
+		"file_misses", "faults", "events", "waiting", NULL };
 	static const char *const cow[] = { "copies", "copy_errors", "overwrites",
 		"uncommitted", "commits", "commit_errors", "discards",
 		NULL };

@@ -291,6 +291,38 @@ static int take_over(const struct dmu_table *table, unsigned int flags)
 	return err;
 }
 
+/*
+ * Hits go to the file itself where the target can do that.  The page cache has what is
+ * only read, once for all devices; a file that is written only by direct I/O.
+ */
+static void tell_file(uint32_t index, struct cowd_file_device *device)
+{
+	const char *name = parent.options->name;
+	char text[64];
+	int err;
+
+	if (device->loop.file < 0)
+		return;
+	if (!parent.options->by_loop &&
+	    (device->read_only || device->loop.direct)) {
+		snprintf(text, sizeof(text), "file %u %d %s", index, device->loop.file,
+			 device->loop.direct ? "direct" : "cached");
+		err = dmu_device_message(name, text);
+		if (err)
+			cowd_log(COWD_DEBUG, "%s: device %u goes by its loop device: %s",
+				 name, index, strerror(-err));
+	}
+	cowd_files_close_source(device);
+}
+
+static void tell_files(void)
+{
+	uint32_t i;
+
+	for (i = 0; i < parent.files.nr_devices; i++)
+		tell_file(i, &parent.files.devices[i]);
+}
+
 static int attach(const struct cowd_geometry *geometry)
 {
 	struct dmu_geometry got;
@@ -303,6 +335,7 @@ static int attach(const struct cowd_geometry *geometry)
 				  DMU_DEVICE_NAME, parent.options->name,
 				  strerror(-fd));
 	parent.attached = true;
+	tell_files();
 	if (parent.options->recover)
 		set_features(parent.options);
 	return fd;

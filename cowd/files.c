@@ -271,24 +271,22 @@ static bool was_opened(const struct cowd_files *files, const struct stat *st,
 static int add_loop(struct cowd_files *files, struct cowd_file_device *device,
 		    int fd, const char *path)
 {
-	bool direct = false;
 	struct stat st;
-	int loop;
+	int err;
 
-	loop = cowd_loop_create(fd, !device->read_only, &device->loop, &direct);
-	if (loop < 0)
-		return cowd_error(loop, "%s: cannot become a loop device: %s",
-				  path, loop == -ENXIO ?
+	err = cowd_loop_create(fd, !device->read_only, &device->loop);
+	if (err)
+		return cowd_error(err, "%s: cannot become a loop device: %s",
+				  path, err == -ENXIO ?
 				  "the kernel has none (modprobe loop)" :
-				  strerror(-loop));
-	device->loop_fd = loop;
-	if (fstat(loop, &st))
+				  strerror(-err));
+	if (fstat(device->loop.fd, &st))
 		return -errno;
 	snprintf(device->dev, sizeof(device->dev), "%u:%u", major(st.st_rdev),
 		 minor(st.st_rdev));
 	cowd_log(COWD_DEBUG, "%s: device %u is /dev/loop%d%s%s", path,
-		 files->nr_devices, device->loop,
-		 direct ? ", direct I/O" : ", without direct I/O",
+		 files->nr_devices, device->loop.number,
+		 device->loop.direct ? ", direct I/O" : ", without direct I/O",
 		 device->read_only ? ", read-only" : "");
 	return 0;
 }
@@ -331,11 +329,11 @@ int cowd_files_add(struct cowd_files *files, uint32_t index, uint32_t flags,
 		return cowd_error(-EPERM, "file %u of the image was not opened by us",
 				  index);
 	*device = (struct cowd_file_device){
-		.read_only = !writable,	.loop_fd = -1,
+		.read_only = !writable,	.loop = { .fd = -1, .file = -1 },
 		.scratch = scratch,
 	};
 	err = add_device(files, device, fd);
-	if (device->loop_fd >= 0 || !err)
+	if (device->loop.fd >= 0 || !err)
 		files->nr_devices++;
 	return err;
 }
@@ -344,9 +342,16 @@ int cowd_files_resized(struct cowd_files *files, uint32_t index)
 {
 	if (index >= files->nr_devices)
 		return -EINVAL;
-	if (files->devices[index].loop_fd < 0)
+	if (files->devices[index].loop.fd < 0)
 		return 0;
-	return cowd_loop_resize(files->devices[index].loop_fd);
+	return cowd_loop_resize(files->devices[index].loop.fd);
+}
+
+void cowd_files_close_source(struct cowd_file_device *device)
+{
+	if (device->loop.file >= 0)
+		close(device->loop.file);
+	device->loop.file = -1;
 }
 
 static void wait_unbound(int number)
@@ -368,10 +373,11 @@ void cowd_files_close(struct cowd_files *files, bool wait)
 
 	while (files->nr_devices) {
 		device = &files->devices[--files->nr_devices];
-		if (device->loop_fd < 0)
+		cowd_files_close_source(device);
+		if (device->loop.fd < 0)
 			continue;
-		close(device->loop_fd);
+		close(device->loop.fd);
 		if (wait)
-			wait_unbound(device->loop);
+			wait_unbound(device->loop.number);
 	}
 }

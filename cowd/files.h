@@ -9,6 +9,8 @@
 
 #include <dmu.h>
 
+#include "loop.h"
+
 #define COWD_MAX_FILES	DMU_MAX_DEVS
 #define COWD_MAX_OPENED	512	/* files handed out */
 
@@ -25,8 +27,7 @@ struct cowd_file_device {
 	char dev[24];		/* major:minor */
 	bool read_only;
 	bool scratch;
-	int loop_fd;		/* keeps the loop device; -1: none */
-	int loop;		/* its number */
+	struct cowd_loop loop;
 };
 
 struct cowd_files {
@@ -62,6 +63,9 @@ int cowd_files_add(struct cowd_files *files, uint32_t index, uint32_t flags,
 
 /* File @index became larger: so does its device. */
 int cowd_files_resized(struct cowd_files *files, uint32_t index);
+
+/* Nobody needs the file of @device's loop device any more. */
+void cowd_files_close_source(struct cowd_file_device *device);
 
 /*
  * Let go of the loop devices.  Those that nobody else holds vanish; waits a

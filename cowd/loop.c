@@ -118,19 +118,24 @@ static int try_one(int file, bool writable, int *number)
 	return loop;
 }
 
-int cowd_loop_create(int fd, bool writable, int *number, bool *direct)
+int cowd_loop_create(int fd, bool writable, struct cowd_loop *loop)
 {
-	int file = reopen(fd, writable);
-	int loop = -EBUSY, i;
+	int i, err = -EBUSY;
 
-	if (file < 0)
-		return file;
-	for (i = 0; i < TRIES && loop == -EBUSY; i++)
-		loop = try_one(file, writable, number);
-	close(file);
-	if (loop >= 0)
-		*direct = is_direct(loop);
-	return loop;
+	*loop = (struct cowd_loop){ .fd = -1, .file = reopen(fd, writable) };
+	if (loop->file < 0)
+		return loop->file;
+	for (i = 0; i < TRIES && err == -EBUSY; i++) {
+		loop->fd = try_one(loop->file, writable, &loop->number);
+		err = loop->fd < 0 ? loop->fd : 0;
+	}
+	if (err) {
+		close(loop->file);
+		*loop = (struct cowd_loop){ .fd = -1, .file = -1 };
+		return err;
+	}
+	loop->direct = is_direct(loop->fd);
+	return 0;
 }
 
 int cowd_loop_resize(int loop_fd)

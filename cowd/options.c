@@ -35,9 +35,11 @@ static const char help_text[] =
 "      --cache-size SIZE      memory for image metadata (default 16m)\n"
 "      --scratch-size SIZE    memory for blocks that stand nowhere as they are, such\n"
 "                             as compressed ones (default 128m)\n"
+"      --by-loop              all I/O to files by way of their loop devices, none to\n"
+"                             the file itself\n"
 "      --recover              serve a device again whose cowd died, as its record\n"
 "                             says; -p, -r, -o, --allow-backing, --allow-write,\n"
-"                             --cache-size, --scratch-size are not taken\n"
+"                             --cache-size, --scratch-size, --by-loop are not taken\n"
 "  -f, --foreground           stay in the foreground, log to stderr\n"
 "  -v, --verbose              say more\n"
 "      --plugin-dir DIR       look for plugins there first\n"
@@ -52,7 +54,7 @@ static const char help_text[] =
 enum {
 	OPT_ALLOW = 256, OPT_ALLOW_WRITE, OPT_POLICY, OPT_MAP_MEMORY, OPT_CACHE, OPT_SCRATCH, OPT_RECOVER,
 	OPT_PLUGIN_DIR, OPT_RUN_DIR, OPT_USER,
-	OPT_NO_SPACE,
+	OPT_NO_SPACE, OPT_BY_LOOP,
 };
 
 static const struct option long_options[] = {
@@ -66,6 +68,7 @@ static const struct option long_options[] = {
 	{ "map-memory",		required_argument,	NULL, OPT_MAP_MEMORY },
 	{ "cache-size",		required_argument,	NULL, OPT_CACHE },
 	{ "scratch-size",	required_argument,	NULL, OPT_SCRATCH },
+	{ "by-loop",		no_argument,		NULL, OPT_BY_LOOP },
 	{ "recover",		no_argument,		NULL, OPT_RECOVER },
 	{ "foreground",		no_argument,		NULL, 'f' },
 	{ "verbose",		no_argument,		NULL, 'v' },
@@ -181,6 +184,9 @@ static int parse_option(struct cowd_options *o, int c)
 		return parse_size("--cache-size", optarg, 1 << 20, &o->cache_bytes);
 	case OPT_SCRATCH:
 		return parse_size("--scratch-size", optarg, 1 << 20, &o->scratch_bytes);
+	case OPT_BY_LOOP:
+		o->by_loop = true;
+		return 0;
 	case OPT_RECOVER:
 		o->recover = true;
 		return 0;
@@ -219,7 +225,9 @@ static const char *option_of_record(const struct cowd_options *o)
 		return "--allow-write";
 	if (o->cache_bytes)
 		return "--cache-size";
-	return o->scratch_bytes ? "--scratch-size" : NULL;
+	if (o->scratch_bytes)
+		return "--scratch-size";
+	return o->by_loop ? "--by-loop" : NULL;
 }
 
 /* What would have no effect is a mistake. */

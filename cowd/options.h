@@ -36,6 +36,7 @@ struct cowd_options {
 	bool map_memory_given;
 	uint64_t cache_bytes;		/* 0: libcow's default, as the next */
 	uint64_t scratch_bytes;
+	bool by_loop;			/* no I/O to a file itself */
 	bool foreground, read_only, recover;
 	bool verbose;
 };

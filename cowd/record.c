@@ -135,6 +135,8 @@ static struct json_object *to_json(const struct cowd_options *o, pid_t worker)
 	add_number(object, "scratch_bytes", o->scratch_bytes);
 	json_object_object_add(object, "no_space_wait",
 			       json_object_new_boolean(o->no_space_wait));
+	json_object_object_add(object, "by_loop",
+			       json_object_new_boolean(o->by_loop));
 	json_object_object_add(object, "read_only",
 			       json_object_new_boolean(o->read_only));
 	return object;
@@ -236,6 +238,7 @@ static int from_json(struct json_object *object, struct cowd_options *o)
 	o->scratch_bytes = get_number(object, "scratch_bytes");
 	if (!o->no_space_given)
 		o->no_space_wait = get_number(object, "no_space_wait");
+	o->by_loop = get_number(object, "by_loop");
 	o->read_only = get_number(object, "read_only");
 	return 0;
 }

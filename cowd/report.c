@@ -85,6 +85,8 @@ static struct json_object *kernel_json(const char *name)
 	add_number(o, "block_sectors", st.block_sectors);
 	add_number(o, "hits_read", st.hits_read);
 	add_number(o, "hits_write", st.hits_write);
+	add_number(o, "file_ios", st.file_ios);
+	add_number(o, "file_misses", st.file_misses);
 	add_number(o, "faults", st.faults);
 	add_number(o, "events", st.events);
 	add_number(o, "copies", st.copies);

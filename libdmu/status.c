@@ -20,6 +20,7 @@ static const struct {
 	FIELD(waiting),		FIELD(uncommitted),	FIELD(metadata_dirty),
 	FIELD(failed),		FIELD(events),		FIELD(flushes),
 	FIELD(commit_errors),	FIELD(no_space),	FIELD(data_lost),
+	FIELD(file_ios),	FIELD(file_misses),
 };
 
 /* The next word of *@line into @word, which holds @size; false at the end. */

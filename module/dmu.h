@@ -9,6 +9,7 @@
 #include <linux/bio.h>
 #include <linux/device-mapper.h>
 #include <linux/dm-kcopyd.h>
+#include <linux/fs.h>
 #include <linux/kref.h>
 #include <linux/maple_tree.h>
 #include <linux/mutex.h>
@@ -58,6 +59,8 @@ enum dmu_stat {
 	DMU_FLUSHES,
 	DMU_DISCARDS,
 	DMU_EVICTIONS,
+	DMU_FILE_IOS,
+	DMU_FILE_MISSES,
 	DMU_NR_STATS
 };
 
@@ -79,6 +82,7 @@ struct dmu_dev {
 	struct dm_dev *dev;
 	bool readonly;
 	bool fresh;		/* holds nothing of what the last table's device held */
+	struct dmu_file *file;	/* of a loop device, if known; never changes once set */
 };
 
 enum dmu_policy {
@@ -179,7 +183,13 @@ struct dmu_io {
 	unsigned int flags;
 	struct bvec_iter iter;		/* SENT: as it was sent */
 	struct bvec_iter rest;		/* had no space: from this block on */
-	struct dmu_cell cell;
+	union {
+		struct dmu_cell cell;	/* before it is sent on, but for CLAIM */
+		struct {		/* sent on to a file */
+			struct kiocb iocb;
+			struct dmu_file *file;
+		};
+	};
 };
 
 enum dmu_mode {
@@ -493,6 +503,19 @@ struct list_head *dmu_ask_list(struct dmu_disk *d, const struct dmu_cell *cell);
 void dmu_unread(struct dmu_disk *d, u64 from_id);
 void dmu_cell_unread(struct dmu_disk *d, struct dmu_cell *cell);
 void dmu_hold(struct dmu_disk *d, struct dmu_cell *cell, struct bio *bio);
+
+/* file.c */
+int dmu_file_set(struct dmu_target *t, unsigned int index, int fd, bool cached);
+void dmu_file_put(struct dmu_dev *dev);
+int dmu_file_send(struct dmu_target *t, struct bio *bio, struct dmu_file *f);
+
+/* @bio was sent on to a device: or to its file. */
+static inline int dmu_file_try(struct dmu_target *t, struct bio *bio, u32 dev)
+{
+	struct dmu_file *f = smp_load_acquire(&t->devs[dev].file);
+
+	return f ? dmu_file_send(t, bio, f) : DM_MAPIO_REMAPPED;
+}
 
 /* nospace.c */
 int dmu_no_space_end(struct dmu_target *t, struct bio *bio, unsigned int was);

@@ -376,9 +376,11 @@ static int dmu_route_once(struct dmu_target *t, struct bio *bio, bool entering)
 	case DMU_SEND:
 		if (w.blocks < count)
 			dmu_cut(t, bio, w.blocks);
-		if (entering)
-			dmu_count(d, write ? DMU_HITS_WRITE : DMU_HITS_READ);
-		return dmu_io_send(t, bio, w.dev, w.distance, idx);
+		if (!entering)
+			return dmu_io_send(t, bio, w.dev, w.distance, idx);
+		dmu_count(d, write ? DMU_HITS_WRITE : DMU_HITS_READ);
+		dmu_io_send(t, bio, w.dev, w.distance, idx);
+		return dmu_file_try(t, bio, w.dev);
 	case DMU_READ_ZERO:
 		dmu_cut(t, bio, w.blocks);
 		dmu_flight_end(d, idx);

@@ -212,8 +212,10 @@ static int dmu_check_devs(struct dmu_target *t, unsigned int block_sectors)
 
 static void dmu_put_devs(struct dmu_target *t)
 {
-	while (t->nr_devs)
-		dm_put_device(t->ti, t->devs[--t->nr_devs].dev);
+	while (t->nr_devs) {
+		dmu_file_put(&t->devs[--t->nr_devs]);
+		dm_put_device(t->ti, t->devs[t->nr_devs].dev);
+	}
 }
 
 /*
@@ -464,6 +466,8 @@ static const struct {
 	{ "flushes", DMU_FLUSHES },
 	{ "discards", DMU_DISCARDS },
 	{ "evictions", DMU_EVICTIONS },
+	{ "file_ios", DMU_FILE_IOS },
+	{ "file_misses", DMU_FILE_MISSES },
 };
 
 /* extents, map_bytes, map_budget, waiting, uncommitted, metadata_dirty, failed, no_space, data_lost */
@@ -591,6 +595,25 @@ static int dmu_message_memory(struct dmu_disk *d, const char *arg)
 	return 0;
 }
 
+static int dmu_message_file(struct dmu_target *t, char **argv)
+{
+	bool cached = !strcasecmp(argv[2], "cached");
+	unsigned int index;
+	int fd, r;
+
+	if (kstrtouint(argv[0], 10, &index) || index >= t->nr_devs ||
+	    kstrtoint(argv[1], 10, &fd) || (!cached && strcasecmp(argv[2], "direct"))) {
+		DMWARN("%s: message wants: file <index of a device> <open file> direct|cached",
+		       t->disk->key);
+		return -EINVAL;
+	}
+	r = dmu_file_set(t, index, fd, cached);
+	if (r == -EINVAL)
+		DMWARN("%s: device %u is no loop device made of all of that file, or is not written to",
+		       t->disk->key, index);
+	return r;
+}
+
 static int dmu_message(struct dm_target *ti, unsigned int argc, char **argv,
 		       char *result, unsigned int maxlen)
 {
@@ -603,6 +626,8 @@ static int dmu_message(struct dm_target *ti, unsigned int argc, char **argv,
 		return dmu_message_memory(d, argv[1]);
 	if (argc == 2 && !strcasecmp(argv[0], "no_space"))
 		return dmu_message_no_space(d, argv[1]);
+	if (argc == 4 && !strcasecmp(argv[0], "file"))
+		return dmu_message_file(t, argv + 1);
 	if (argc == 1 && !strcasecmp(argv[0], "commit_anyway")) {
 		dmu_commit_anyway(d);
 		return 0;
@@ -613,7 +638,7 @@ static int dmu_message(struct dm_target *ti, unsigned int argc, char **argv,
 		mutex_unlock(&d->map_mutex);
 		return 0;
 	}
-	DMWARN("%s: unknown message; known: policy, map_memory, no_space, evict, commit_anyway", d->key);
+	DMWARN("%s: unknown message; known: policy, map_memory, no_space, file, evict, commit_anyway", d->key);
 	return -EINVAL;
 }
 

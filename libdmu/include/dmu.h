@@ -81,6 +81,8 @@ struct dmu_status {
 	enum dmu_policy policy;
 	uint32_t block_sectors;
 	uint64_t hits_read, hits_write;	/* I/O served without asking */
+	uint64_t file_ios;	/* of these, by the file of a loop device itself */
+	uint64_t file_misses;	/* tried so, and left to the loop device */
 	uint64_t faults;	/* blocks that had to wait for an answer */
 	uint64_t events;	/* questions that carried them */
 	uint64_t copies;	/* blocks copied by the kernel */

@@ -54,7 +54,11 @@ overlay $((48 + (times < 40 ? times : 40) * 6)) 24
 cowd -p "$plugin" "${allow[@]}" mydev "$image" || die "cowd"
 load_start
 for n in $(seq "$times"); do
+	served=$(counted firsts)
 	pause $((RANDOM % 700))
+	# What one cowd delegated ends when the next one attaches, who is asked once first.
+	[ "$plugin" != dscow ] || until_true 30 more_firsts "$served" ||
+		die "kill $n: no first write while it is served, in 30 s"
 	kill_cowd "${whom[RANDOM % 3]}"
 	while_dead "$n"
 	serve_again "$n"

@@ -34,6 +34,8 @@ static int loop_configure(struct dev *dev, unsigned int logical, int flags)
 	check(ctl >= 0, "no /dev/loop-control: %s", strerror(errno));
 	if (flags & DEV_READONLY)
 		lc.info.lo_flags |= LO_FLAGS_READ_ONLY;
+	if (flags & DEV_DIRECT)
+		lc.info.lo_flags |= LO_FLAGS_DIRECT_IO;
 	do {
 		nr = ioctl(ctl, LOOP_CTL_GET_FREE);
 		check(nr >= 0, "no free loop device: %s", strerror(errno));
@@ -64,6 +66,17 @@ struct dev *dev_new_opts(uint64_t sectors, unsigned int logical, int flags)
 			 MAP_SHARED, dev->memfd, 0);
 	check(dev->data != MAP_FAILED, "mmap: %s", strerror(errno));
 	loop_configure(dev, logical, flags);
+	return dev;
+}
+
+struct dev *dev_on_file(int fd, uint64_t sectors, int flags)
+{
+	struct dev *dev = calloc(1, sizeof(*dev));
+
+	check(dev, "no memory");
+	dev->sectors = sectors;
+	dev->memfd = fd;
+	loop_configure(dev, 512, flags);
 	return dev;
 }
 

@@ -71,8 +71,10 @@ struct dev {
 };
 
 #define DEV_READONLY	1
+#define DEV_DIRECT	2
 struct dev *dev_new(uint64_t sectors);
 struct dev *dev_new_opts(uint64_t sectors, unsigned int logical, int flags);
+struct dev *dev_on_file(int fd, uint64_t sectors, int flags);	/* no ->data */
 void dev_free(struct dev *dev);
 uint64_t dev_stat(struct dev *dev, int field);
 #define DEV_READS	0

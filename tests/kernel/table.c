@@ -410,7 +410,7 @@ static void status_line(void)
 		"flushes", "discards",
 		"extents", "map_bytes", "map_budget", "evictions", "waiting",
 		"uncommitted", "metadata_dirty", "failed", "no_space",
-		"data_lost",
+		"data_lost", "file_ios", "file_misses",
 	};
 	char got[1000], word[64], *p;
 	unsigned int n, pairs;
@@ -433,9 +433,10 @@ static void status_line(void)
 
 /* --- messages ----------------------------------------------------------------------- */
 
-#define W_MSG	"unknown message; known: policy, map_memory, no_space, evict"
+#define W_MSG	"unknown message; known: policy, map_memory, no_space, file, evict"
 #define W_SPACE	"message wants: no_space wait|fail"
 #define W_POL	"message wants: policy queue|fail|timeout <1 to 86400 seconds>"
+#define W_FILE	"message wants: file <index of a device> <open file> direct|cached"
 #define W_MEM	"message wants: map_memory <KiB, at least 1>"
 
 static const struct row messages[] = {
@@ -448,6 +449,13 @@ static const struct row messages[] = {
 	{ "message_space_more", "no_space wait 1", W_MSG },
 	{ "message_space_unknown", "no_space x", W_SPACE },
 	{ "message_memory_more", "map_memory 5 6", W_MSG },
+	{ "message_file_alone", "file", W_MSG },
+	{ "message_file_less", "file 0 1", W_MSG },
+	{ "message_file_more", "file 0 1 direct 2", W_MSG },
+	{ "message_file_index", "file 1 0 direct", W_FILE },
+	{ "message_file_index_x", "file x 0 direct", W_FILE },
+	{ "message_file_fd_x", "file 0 x direct", W_FILE },
+	{ "message_file_how", "file 0 0 loop", W_FILE },
 	{ "message_policy_unknown", "policy nothing", W_POL },
 	{ "message_policy_more", "policy queue 5", W_POL },
 	{ "message_policy_fail_more", "policy fail 5", W_POL },

@@ -1,0 +1,23 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Hits that go to a file below a loop device, on ext4 and on xfs.
+# Arguments: names of tests (a '*' at the end matches all that begin so), --list.
+. "$(dirname "$0")/common.sh"
+
+modprobe brd rd_nr=1 rd_size=400000 || exit 2
+work=$(mktemp -d)
+status=0
+# There a loop device itself writes to a file system that is frozen, which ext4 warns of.
+if [ $# = 0 ] && [[ $(uname -r) == 6.1.* ]]; then
+	mapfile -t tests < <(program file --list | grep -vx frozen)
+	set -- "${tests[@]}"
+fi
+for fs in ext4 xfs; do
+	"mkfs.$fs" -q /dev/ram0 && mount -t "$fs" /dev/ram0 "$work" || exit 2
+	echo "# $fs"
+	FILE_FS=$work program file "$@" || status=1
+	umount "$work" || status=1
+	wipefs -qa /dev/ram0
+done
+rmdir "$work"
+leave $status
