@@ -512,6 +512,7 @@ int dmu_file_send(struct dmu_target *t, struct bio *bio, struct dmu_file *f);
 /* @bio was sent on to a device: or to its file. */
 static inline int dmu_file_try(struct dmu_target *t, struct bio *bio, u32 dev)
 {
+	/* dmu_file_set() has filled it in before */
 	struct dmu_file *f = smp_load_acquire(&t->devs[dev].file);
 
 	return f ? dmu_file_send(t, bio, f) : DM_MAPIO_REMAPPED;

@@ -156,9 +156,10 @@ static void dmu_set_times(struct dmu_file *f)
 		queue_delayed_work(system_long_wq, &f->times_work, HZ);
 		return;
 	}
-	WRITE_ONCE(f->written, false);	/* before: what is written meanwhile counts again */
-	smp_mb();
-	file_update_time(f->theirs);
+	WRITE_ONCE(f->written, false);
+	smp_mb();	/* first: what is written meanwhile counts again, dmu_file_end() */
+	if (file_update_time(f->theirs) < 0)
+		WRITE_ONCE(f->written, true);	/* as far as it can be told later */
 	sb_end_write(sb);
 }
 
@@ -302,7 +303,7 @@ static int dmu_file_check(struct dmu_dev *dev, struct dmu_file *f)
 
 	if (!(f->file->f_mode & FMODE_NOWAIT))
 		return -EOPNOTSUPP;
-	if (MAJOR(bdev->bd_dev) != LOOP_MAJOR || (!f->cached && dev->readonly) ||
+	if (MAJOR(bdev->bd_dev) != LOOP_MAJOR || f->cached != dev->readonly ||
 	    i_size_read(file_inode(f->file)) >> SECTOR_SHIFT != bdev_nr_sectors(bdev))
 		return -EINVAL;
 	return 0;
@@ -353,7 +354,7 @@ int dmu_file_set(struct dmu_target *t, unsigned int index, int fd, bool cached)
 		return PTR_ERR(f);
 	down_write(&t->disk->table_lock);
 	r = dev->file ? -EBUSY : dmu_file_check(dev, f);
-	if (!r)
+	if (!r)		/* dmu_file_try(): all of it is there before it is seen */
 		smp_store_release(&dev->file, f);
 	up_write(&t->disk->table_lock);
 	if (r)
@@ -361,16 +362,23 @@ int dmu_file_set(struct dmu_target *t, unsigned int index, int fd, bool cached)
 	return r;
 }
 
-/* No I/O is under way. */
+/*
+ * No I/O is under way, but the file system's worker that ended the last one may not have
+ * left dmu_file_complete() yet.  Times that cannot be set now, as it is frozen, stay as they are.
+ */
 void dmu_file_put(struct dmu_dev *dev)
 {
 	struct dmu_file *f = dev->file;
+	struct workqueue_struct *wq;
 
 	if (!f)
 		return;
+	wq = READ_ONCE(file_inode(f->file)->i_sb->s_dio_done_wq);
+	if (wq)
+		flush_workqueue(wq);
 	cancel_delayed_work_sync(&f->times_work);
 	if (f->written)
 		dmu_set_times(f);
-	cancel_delayed_work_sync(&f->times_work);	/* of a frozen file system */
+	cancel_delayed_work_sync(&f->times_work);
 	dmu_file_free(f);
 }

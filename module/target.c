@@ -609,7 +609,7 @@ static int dmu_message_file(struct dmu_target *t, char **argv)
 	}
 	r = dmu_file_set(t, index, fd, cached);
 	if (r == -EINVAL)
-		DMWARN("%s: device %u is no loop device made of all of that file, or is not written to",
+		DMWARN("%s: device %u is no loop device made of all of that file; one that is only read is cached, another one direct",
 		       t->disk->key, index);
 	return r;
 }
@@ -670,7 +670,7 @@ static void dmu_io_hints(struct dm_target *ti, struct queue_limits *limits)
 
 struct target_type dmu_target_type = {
 	.name			= DMU_TARGET_NAME,
-	.version		= { 1, 2, 0 },
+	.version		= { 1, 3, 0 },
 	.features		= DM_TARGET_NOWAIT,
 	.module			= THIS_MODULE,
 	.ctr			= dmu_ctr,

@@ -81,6 +81,15 @@ static void file_expect(uint64_t sector, uint64_t count, uint32_t tag, uint64_t 
 	      (unsigned long long)sector, (unsigned long long)count);
 }
 
+/* When the file says that it was written to, in ms. */
+static int64_t changed(void)
+{
+	struct stat st;
+
+	check(!fstat(file, &st), "%s: %s", path, strerror(errno));
+	return st.st_mtim.tv_sec * 1000LL + st.st_mtim.tv_nsec / 1000000;
+}
+
 /* ---- the disk ------------------------------------------------------------- */
 
 static int tell(int fd, const char *how)
@@ -143,6 +152,7 @@ static void hits(void)
 	check_served(5, 0);
 	disk_write(d, 9, 1, 8);			/* parts of the file system's blocks */
 	disk_write(d, 1511, 2, 9);
+	check_served(0, 2);
 	disk_expect(d, 9, 1, 8, 9);
 	disk_expect(d, 10, 990, TAG, 10);
 	disk_expect(d, 1000, 513, 9, 1000);
@@ -162,7 +172,7 @@ static void split(void)
 	ev_want(c, DMU_EV_INVALIDATED, 4, 1, 0);
 	re_send(c, re_preload(re_linear(0, 4, 1, 0, 900 * BS, RW)));
 	disk_write(d, 2 * BS, 6 * BS, 9);
-	check_eq(disk_status(d, "file_ios") + disk_status(d, "file_misses"), 3);
+	check_served(3, 0);
 	disk_expect(d, 2 * BS, 6 * BS, 9, 2 * BS);
 	disk_expect(d, 8 * BS, 6 * BS, TAG, 8 * BS);
 	disk_flush(d);
@@ -171,22 +181,31 @@ static void split(void)
 	file_expect(5 * BS, 3 * BS, 9, 5 * BS);
 }
 
+/* In sectors; each eighth is no multiple of a file system's block. */
+static uint64_t crowd_size(unsigned int i)
+{
+	return i % 8 ? 8 + 8 * ((i * 37) % 31) : 1 + i;
+}
+
 /* Many at once, of all sizes; each sector is of the last write. */
 static void crowd(void)
 {
+	uint64_t before, by_file = 0;
 	struct io *io[64];
 	unsigned int i, round;
 
 	setup();
 	for (round = 1; round < 8; round++) {
+		before = disk_status(d, "file_ios");
 		for (i = 0; i < ARRAY_SIZE(io); i++)
-			io[i] = io_start(d, IO_WRITE, i * 256, 1 + (i * 37) % 256, 100 * round + i);
+			io[i] = io_start(d, IO_WRITE, i * 256, crowd_size(i), 100 * round + i);
 		for (i = 0; i < ARRAY_SIZE(io); i++)
 			io_ok(io[i]);
+		by_file += disk_status(d, "file_ios") - before;
 		for (i = 0; i < ARRAY_SIZE(io); i++)
-			disk_expect(d, i * 256, 1 + (i * 37) % 256, 100 * round + i, i * 256);
+			disk_expect(d, i * 256, crowd_size(i), 100 * round + i, i * 256);
 	}
-	check(disk_status(d, "file_ios") > 300, "not by the file");
+	check(by_file > 200, "%llu of 448 writes by the file", (unsigned long long)by_file);
 }
 
 /* ---- not waiting for itself ----------------------------------------------- */
@@ -221,7 +240,7 @@ static void start_workers(void)
  */
 static void metadata_is_cold(void)
 {
-	uint64_t i;
+	uint64_t i, misses;
 
 	file_named();
 	check(!ftruncate(file, SECTORS * SECTOR), "%s", strerror(errno));
@@ -235,8 +254,9 @@ static void metadata_is_cold(void)
 		disk_expect(d, i * BS, BS, TAG, i * BS);
 	check(disk_status(d, "file_ios") > 0, "not by the file");
 	disk_expect_zero(d, BS, BS);		/* a hole */
+	misses = disk_status(d, "file_misses");
 	disk_write(d, BS, BS, 9);		/* which the loop device fills */
-	check(disk_status(d, "file_misses") > 0, "a hole was filled by the file");
+	check_eq(disk_status(d, "file_misses"), misses + 1);
 	disk_expect(d, BS, BS, 9, BS);
 	file_expect(BS, BS, 9, BS);
 }
@@ -256,8 +276,33 @@ static void frozen(void)
 	disk_expect(d, 0, BS, 8, 0);
 	check(!sh("fsfreeze -u %s", file_system()), "cannot thaw %s", file_system());
 	io_ok(io);
-	check_eq(disk_status(d, "file_misses"), 1);
+	check_served(1, 1);
 	disk_expect(d, BS, BS, 9, BS);
+}
+
+/* Whoever frees the file system is not waited for, and finds the time of the last write. */
+static void frozen_times(void)
+{
+	int64_t before, end;
+
+	setup();
+	before = changed();
+	sleep_ms(20);
+	disk_write(d, 0, BS, 8);
+	check_served(1, 0);
+	check(!sh("fsfreeze -f %s", file_system()), "cannot freeze %s", file_system());
+	sleep_ms(2500);
+	check_eq(changed() == before, 1);
+	check(!sh("fsfreeze -u %s", file_system()), "cannot thaw %s", file_system());
+	for (end = now_ms() + wait_limit_ms(); changed() == before; sleep_ms(50))
+		check((int64_t)now_ms() < end, "the file's time does not change");
+	disk_write(d, 0, BS, 9);
+	check(!sh("fsfreeze -f %s", file_system()), "cannot freeze %s", file_system());
+	check_eq(disk_reload(d), 0);
+	check_eq(dm_suspend(d->name, 0), 0);
+	check_eq(dm_resume(d->name), 0);
+	check(!sh("fsfreeze -u %s", file_system()), "cannot thaw %s", file_system());
+	disk_expect(d, 0, BS, 9, 0);
 }
 
 /* A limit for files is none for devices: no SIGXFSZ, which would end this process. */
@@ -279,6 +324,9 @@ static void page_cache(void)
 	setup();
 	file_expect(0, 64, TAG, 0);		/* now it is in memory */
 	disk_write(d, 8, 8, 9);
+	check_served(0, 1);
+	disk_write(d, 8, 8, 9);			/* the loop device took it out of there */
+	check_served(1, 0);
 	file_expect(8, 8, 9, 8);
 	file_write(2, 1, 10);			/* dirty, not written back */
 	disk_expect(d, 16, 8, 10, 16);
@@ -340,15 +388,7 @@ static void cached(void)
 	check_served(0, 1);
 }
 
-/* The file tells when it was written to, a little later; the last time at the latest when it is let go. */
-static int64_t changed(void)
-{
-	struct stat st;
-
-	check(!fstat(file, &st), "%s: %s", path, strerror(errno));
-	return st.st_mtim.tv_sec * 1000LL + st.st_mtim.tv_nsec / 1000000;
-}
-
+/* A little later; the last time at the latest when it is let go. */
 static void times(void)
 {
 	int64_t before, end = now_ms() + wait_limit_ms();
@@ -424,7 +464,7 @@ static void refused(void)
 
 #define T(name) { #name, name }
 static const struct test tests[] = {
-	T(hits), T(split), T(crowd), T(metadata_is_cold), T(frozen), T(limited),
+	T(hits), T(split), T(crowd), T(metadata_is_cold), T(frozen), T(frozen_times), T(limited),
 	T(page_cache), T(fua_and_flush), T(shorter), T(cached), T(times), T(reloaded), T(refused),
 };
 

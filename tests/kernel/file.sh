@@ -9,7 +9,7 @@ work=$(mktemp -d)
 status=0
 # There a loop device itself writes to a file system that is frozen, which ext4 warns of.
 if [ $# = 0 ] && [[ $(uname -r) == 6.1.* ]]; then
-	mapfile -t tests < <(program file --list | grep -vx frozen)
+	mapfile -t tests < <(program file --list | grep -v ^frozen)
 	set -- "${tests[@]}"
 fi
 for fs in ext4 xfs; do
