@@ -214,7 +214,7 @@ static void crowd(void)
 static void mount_again(void)
 {
 	close(file);
-	check(!sh("umount %s && mount /dev/ram0 %s", file_system(), file_system()),
+	check(!sh("umount %s && mount /dev/mapper/below %s", file_system(), file_system()),
 	      "cannot mount %s again", file_system());
 	file = open(path, O_RDWR | O_CLOEXEC);
 	check(file >= 0 && !unlink(path), "%s: %s", path, strerror(errno));
@@ -366,6 +366,31 @@ static void shorter(void)
 	check_served(0, 3);
 }
 
+static void below(const char *table)
+{
+	check(!sh("s=$(blockdev --getsz /dev/ram0); dmsetup load below --table \"0 $s %s\" && "
+		  "dmsetup suspend --noflush --nolockfs below && dmsetup resume --noudevsync below",
+		  table), "cannot make the device below %s", table);
+}
+
+/* What the file cannot do the loop device cannot either, and says so. */
+static void broken(void)
+{
+	setup();
+	disk_write(d, 0, 8, 8);
+	disk_flush(d);
+	sh("sync");
+	check_served(1, 0);
+	below("error");
+	io_fails(io_start(d, IO_READ, 0, 8, 0), EIO);
+	below("linear /dev/ram0 0");
+	check_served(0, 1);
+	disk_expect(d, 0, 8, 8, 0);
+	disk_write(d, 0, 8, 9);
+	check_served(2, 0);
+	disk_expect(d, 0, 8, 9, 0);
+}
+
 /* What is only read: from memory if it is there, else the loop device fetches it. */
 static void cached(void)
 {
@@ -465,7 +490,7 @@ static void refused(void)
 #define T(name) { #name, name }
 static const struct test tests[] = {
 	T(hits), T(split), T(crowd), T(metadata_is_cold), T(frozen), T(frozen_times), T(limited),
-	T(page_cache), T(fua_and_flush), T(shorter), T(cached), T(times), T(reloaded), T(refused),
+	T(page_cache), T(fua_and_flush), T(shorter), T(broken), T(cached), T(times), T(reloaded), T(refused),
 };
 
 int main(int argc, char **argv)

@@ -13,10 +13,12 @@ if [ $# = 0 ] && [[ $(uname -r) == 6.1.* ]]; then
 	set -- "${tests[@]}"
 fi
 for fs in ext4 xfs; do
-	"mkfs.$fs" -q /dev/ram0 && mount -t "$fs" /dev/ram0 "$work" || exit 2
+	dmsetup create --noudevsync below --table "0 $(blockdev --getsz /dev/ram0) linear /dev/ram0 0" || exit 2
+	"mkfs.$fs" -q /dev/mapper/below && mount -t "$fs" /dev/mapper/below "$work" || exit 2
 	echo "# $fs"
 	FILE_FS=$work program file "$@" || status=1
 	umount "$work" || status=1
+	dmsetup remove --noudevsync below || status=1
 	wipefs -qa /dev/ram0
 done
 rmdir "$work"

@@ -73,7 +73,7 @@ cowctl stop mydev
 # First writes, copies and commits; below them loop and ext4 may fail.
 say "failslab under first writes"
 size=$((long ? 32 : 8))m
-overlay $size
+overlay $size --by-loop	# else the loop devices, which are to fail, have little to do
 truncate -s $size full
 set_up failslab 10 $((long ? 50000 : 1000)) Y
 kworkers 1
