@@ -293,7 +293,7 @@ static int take_over(const struct dmu_table *table, unsigned int flags)
 
 /*
  * Hits go to the file itself where the target can do that.  The page cache has what is
- * only read, once for all devices; a file that is written only by direct I/O.
+ * only read, once for all devices; what is written goes by direct I/O, or by the loop device.
  */
 static void tell_file(uint32_t index, struct cowd_file_device *device)
 {

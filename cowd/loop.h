@@ -6,6 +6,7 @@
 
 /* See to it that there are any, while that is still allowed. */
 void cowd_loop_prepare(void);
+
 struct cowd_loop {
 	int fd;			/* keeps the loop device; -1: none */
 	int number;
